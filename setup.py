@@ -97,6 +97,7 @@ EXTENSIONS = [
     plain_extension("shardkit.native.tree"),
     plain_extension("shardkit.native.checksums", "crc32c.h"),
     plain_extension("shardkit.native.augment", "augment_warp.h"),
+    plain_extension("shardkit.native.near", "near_pairs.h"),
 ]
 
 setup(

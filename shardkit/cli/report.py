@@ -26,8 +26,9 @@ def command(source: str, out: Path, as_json: bool, **options: Any) -> None:
     """Write an HTML report on the dataset SOURCE: one page, without network access or scripts.
 
     It shows the class balance, image sizes, sizes of shards and files, samples of each class, duplicate images (also
-    between splits in the same folder), suspicious images, and how well the samples are mixed. SOURCE is a prefix, a
-    manifest, a glob of the shards, or a class directory. Needs matplotlib: pip install "shardkit[report]".
+    between splits in the same folder), near-duplicates and odd images if the index has quality columns, suspicious
+    images, and how well the samples are mixed. SOURCE is a prefix, a manifest, a glob of the shards, or a class
+    directory. Needs matplotlib: pip install "shardkit[report]".
 
     \b
     shardkit report shards/train
@@ -53,6 +54,9 @@ def report_text(result: Report) -> str:
         if leak.images:
             images = tables.plural(len(leak.images), "image")
             lines.append(f"  {images} in both {printable(leak.name)} and {printable(leak.other)}")
+        if leak.near:
+            images = tables.plural(len(leak.near), "image")
+            lines.append(f"  {images} of {printable(leak.name)} nearly equal to one of {printable(leak.other)}")
     for found in result.datasets:
         facts = ", ".join(_facts(found)) or "nothing stands out"
         lines.append(f"  {printable(found.name)}: {tables.plural(found.samples, 'sample')}, {facts}")
@@ -65,7 +69,14 @@ def _facts(found: DatasetFindings) -> list[str]:
     counts = [
         (sum(len(group) - 1 for group in found.duplicates), "identical to another one"),
         (found.mislabelled, "identical with different labels"),
+        (sum(len(group) - 1 for group in found.near_duplicates or ()), "nearly equal to another one"),
+        (found.near_mislabelled, "groups nearly equal with different labels"),
+        (len(found.label_hints), "whose label may be wrong"),
         (len(found.undecodable), "can't be decoded"),
+        (len(found.dark), "dark"),
+        (len(found.bright), "bright"),
+        (len(found.blurred), "blurred"),
+        (len(found.flat), "flat"),
         (len(found.single_colour), "of a single colour"),
         (len(found.tiny), "tiny"),
         (len(found.extreme_aspect), "far from square"),

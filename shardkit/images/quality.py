@@ -27,6 +27,8 @@ from shardkit.images.pillow import MAX_PIXELS, eight_bit, open_image
 from shardkit.native import load
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL import Image
 
 Buffer = bytes | memoryview
@@ -52,12 +54,30 @@ class Quality(NamedTuple):
 
 def quality(data: Buffer) -> Quality:
     """The quality of an image file. ValueError with a short reason if it can't be decoded."""
+    found = _by_c(data, grid=False)
+    return plain_quality(bytes(data)) if found is None else Quality(*found)
+
+
+def _by_c(data: Buffer, *, grid: bool) -> Any:
+    """What the C decoder says of a JPEG; None if it is not there, or does not take the image."""
     module = load("jpeg")[0]
-    if module is not None and data[:2] == b"\xff\xd8":
-        found = module.quality(data, orientation_in(data) or 1, float(MAX_PIXELS), MAX_SCANS)
-        if not isinstance(found, str):
-            return Quality(*found)
-    return plain_quality(bytes(data))
+    if module is None or data[:2] != b"\xff\xd8":
+        return None
+    found = module.quality(data, orientation_in(data) or 1, float(MAX_PIXELS), MAX_SCANS, grid)
+    return None if isinstance(found, str) else found
+
+
+def grid_of(data: Buffer) -> NDArray[np.uint16]:
+    """The grid that an image's hash is made from, upright: the means of GRID x GRID cells in whole 1/CELL_SCALE, shape
+    (GRID, GRID). ValueError as `quality`."""
+    import numpy as np
+
+    found = _by_c(data, grid=True)
+    if found is not None:
+        return np.frombuffer(found, np.uint16).reshape(GRID, GRID)
+    picture, scale, size, orientation = small_gray(bytes(data))
+    cells = _upright(_grid(np.asarray(picture, np.int64), scale, size), orientation)
+    return np.asarray(cells, np.uint16)
 
 
 def plain_quality(data: bytes) -> Quality:
@@ -158,11 +178,7 @@ def hash_of(grid: Any, orientation: int = 1) -> int:
     """The perceptual hash of a grid, int64 (GRID, GRID), of an image with this EXIF orientation."""
     import numpy as np
 
-    upright = grid.T if orientation >= 5 else grid
-    if orientation in (3, 4, 7, 8):
-        upright = upright[::-1]
-    if orientation in (2, 3, 6, 7):
-        upright = upright[:, ::-1]
+    upright = _upright(grid, orientation)
     waves = np.array(
         [[_cosine((2 * x + 1) * u) for x in range(GRID)] for u in range(HASH_SIDE)],
         np.int64,
@@ -170,6 +186,13 @@ def hash_of(grid: Any, orientation: int = 1) -> int:
     values = waves @ upright @ waves.T
     signs = [int(values[u, sum_ - u] > 0) for sum_ in range(1, HASH_SIDE) for u in range(sum_ + 1)]
     return sum(sign << bit for bit, sign in enumerate(signs[:HASH_BITS]))
+
+
+def _upright(grid: Any, orientation: int) -> Any:
+    found = grid.T if orientation >= 5 else grid
+    if orientation in (3, 4, 7, 8):
+        found = found[::-1]
+    return found[:, ::-1] if orientation in (2, 3, 6, 7) else found
 
 
 def _cosine(steps: int) -> int:

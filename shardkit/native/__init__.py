@@ -12,6 +12,7 @@ a clear error is raised.
     png         the same for PNGs; without it, Pillow does
     webp        the same for WebPs; without it, Pillow does
     augment     warps images for `decode(augment=)`; without it, NumPy does
+    near        finds hashes that differ in few bits; without it, NumPy does
     jpegtran    rewrites JPEGs losslessly; without it, the options that need it are refused
 
 checksums, sums, gather and framing need a processor with an instruction for CRC-32C, jpeg and jpegtran libjpeg-turbo,

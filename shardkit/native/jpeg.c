@@ -66,33 +66,36 @@ static PyObject *py_seek_points(PyObject *module, PyObject *args)
 
 PyDoc_STRVAR(
     quality_doc,
-    "quality(data, orientation, max_pixels, max_scans)\n--\n\n"
-    "(hash, brightness, sharpness, entropy) of a JPEG whose EXIF orientation is given, or a text that says why\n"
-    "not. The GIL is released.");
+    "quality(data, orientation, max_pixels, max_scans, grid)\n--\n\n"
+    "(hash, brightness, sharpness, entropy) of a JPEG whose EXIF orientation is given; with `grid`, the cells of\n"
+    "its grid instead, native uint16. Or a text that says why not. The GIL is released.");
 
 static PyObject *py_quality(PyObject *module, PyObject *args)
 {
     Py_buffer data;
-    int orientation;
+    int orientation, grid;
     settings set = {0};
     quality found;
+    uint16_t cells[GRID * GRID];
     const char *reason;
     PyObject *result = NULL;
     decoder *self;
     (void)module;
-    if (!PyArg_ParseTuple(args, "y*idi", &data, &orientation, &set.max_pixels, &set.max_scans))
+    if (!PyArg_ParseTuple(args, "y*idip", &data, &orientation, &set.max_pixels, &set.max_scans, &grid))
         return NULL;
     if ((self = take_decoder()) == NULL) {
         PyErr_NoMemory();
     } else {
         Py_BEGIN_ALLOW_THREADS
-        reason = find_quality(self, data.buf, (size_t)data.len, orientation, 0, &set, &found);
+        reason = find_quality(self, data.buf, (size_t)data.len, orientation, 0, &set, &found, cells);
         Py_END_ALLOW_THREADS
-        if (reason == NULL)
+        if (reason != NULL)
+            result = PyUnicode_FromString(reason);
+        else if (grid)
+            result = PyBytes_FromStringAndSize((const char *)cells, sizeof cells);
+        else
             result = Py_BuildValue("Kddd", (unsigned long long)found.hash, (double)found.brightness,
                                    (double)found.sharpness, (double)found.entropy);
-        else
-            result = PyUnicode_FromString(reason);
         give_back(self);
     }
     PyBuffer_Release(&data);

@@ -61,7 +61,7 @@ static void read_gray(decoder *self, uint8_t *pixels, int width)
 }
 
 /* After jpeg_read_header. scale of the picture: 0 for the usual one. NULL, or why not. */
-static const char *read_quality(decoder *self, small_picture *of, quality *found)
+static const char *read_quality(decoder *self, small_picture *of, quality *found, uint16_t *cells)
 {
     j_decompress_ptr jpeg = &self->jpeg;
     if ((int)jpeg->image_height != of->image_height || (int)jpeg->image_width != of->image_width || jpeg->arith_code)
@@ -93,14 +93,14 @@ static const char *read_quality(decoder *self, small_picture *of, quality *found
     } else {
         read_gray(self, memory + sums, of->width);
     }
-    *found = quality_of(of, (int64_t *)(void *)memory);
+    *found = quality_of(of, (int64_t *)(void *)memory, cells);
     return NULL;
 }
 
-/* The quality of a JPEG whose EXIF orientation is given. scale: 1, 2, 4 or 8; 0 for the usual one, of its size. NULL, or
- * why not. */
+/* The quality of a JPEG whose EXIF orientation is given. scale: 1, 2, 4 or 8; 0 for the usual one, of its size. cells:
+ * GRID * GRID numbers, or NULL. NULL, or why not. */
 static const char *find_quality(decoder *self, const unsigned char *data, size_t size, int orientation, int scale,
-                                const settings *set, quality *found)
+                                const settings *set, quality *found, uint16_t *cells)
 {
     j_decompress_ptr jpeg = &self->jpeg;
     small_picture of = {.orientation = orientation, .scale = scale};
@@ -121,7 +121,7 @@ static const char *find_quality(decoder *self, const unsigned char *data, size_t
     jpeg_mem_src(jpeg, data, (unsigned long)size);
     jpeg_read_header(jpeg, TRUE);
     jpeg->mem->max_memory_to_use = (long)(8 * set->max_pixels + (64 << 20));
-    reason = read_quality(self, &of, found);
+    reason = read_quality(self, &of, found, cells);
     jpeg_abort_decompress(jpeg);
     empty_if_large(&self->rows);
     return reason;

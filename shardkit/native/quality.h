@@ -146,8 +146,8 @@ static double sharpness_of(const small_picture *of)
     return found < 0 ? 0 : found > 1 ? 1 : found;
 }
 
-/* All of it. sums: room for a row of the picture. */
-static quality quality_of(const small_picture *of, int64_t *sums)
+/* All of it. sums: room for a row of the picture. cells: the upright grid, row by row, or NULL. */
+static quality quality_of(const small_picture *of, int64_t *sums, uint16_t *cells)
 {
     int32_t grid[GRID][GRID];
     int64_t counts[256] = {0}, sum = 0;
@@ -168,6 +168,8 @@ static quality quality_of(const small_picture *of, int64_t *sums)
     if (of->orientation > 1)
         turn_grid(grid, of->orientation);
     found.hash = hash_of(grid);
+    for (int i = 0; cells != NULL && i < GRID * GRID; i++)
+        cells[i] = (uint16_t)grid[i / GRID][i % GRID];
     return found;
 }
 #endif

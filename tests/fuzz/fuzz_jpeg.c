@@ -106,7 +106,8 @@ static void decode_with_points(const uint8_t *data, size_t size, question *asked
 }
 
 /* What the quality is by libjpeg alone. 0 if it has complaints. */
-static int quality_by_libjpeg(const uint8_t *data, size_t size, int orientation, int scale, quality *found)
+static int quality_by_libjpeg(const uint8_t *data, size_t size, int orientation, int scale, quality *found,
+                              uint16_t *expected)
 {
     decoder *by = made();
     j_decompress_ptr jpeg = &by->jpeg;
@@ -130,7 +131,7 @@ static int quality_by_libjpeg(const uint8_t *data, size_t size, int orientation,
         }
         const small_picture of = {pixels,     height, width, scale, (int)jpeg->image_height, (int)jpeg->image_width,
                                   orientation};
-        *found = quality_of(&of, sums);
+        *found = quality_of(&of, sums, expected);
         taken = 1;
     }
     free(pixels);
@@ -144,11 +145,13 @@ static void compare_qualities(const uint8_t *data, size_t size, const settings *
     const int scale = random & 128 ? 8 : 1 << (random >> 8 & 3), orientation = 1 + (int)(random >> 16 & 7);
     unsigned char *copy = malloc(size ? size : 1);
     quality found, expected;
+    uint16_t cells[2][GRID * GRID];
     memcpy(copy, data, size);
-    if (find_quality(self, copy, size, orientation, scale, set, &found) == NULL &&
-        quality_by_libjpeg(copy, size, orientation, scale, &expected) &&
+    if (find_quality(self, copy, size, orientation, scale, set, &found, cells[0]) == NULL &&
+        quality_by_libjpeg(copy, size, orientation, scale, &expected, cells[1]) &&
         (found.hash != expected.hash || found.brightness != expected.brightness ||
-         found.sharpness != expected.sharpness || found.entropy != expected.entropy))
+         found.sharpness != expected.sharpness || found.entropy != expected.entropy ||
+         memcmp(cells[0], cells[1], sizeof cells[0]) != 0))
         abort();
     free(copy);
 }

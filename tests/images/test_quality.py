@@ -13,7 +13,7 @@ from PIL import Image
 
 from shardkit.images import fused
 from shardkit.images import quality as module
-from shardkit.images.quality import GRID, HASH_BITS, plain_quality, quality, quality_of, small_gray
+from shardkit.images.quality import GRID, HASH_BITS, grid_of, plain_quality, quality, quality_of, small_gray
 
 needs_fused = pytest.mark.skipif(not fused.available(), reason="shardkit was built without its JPEG decoder")
 
@@ -63,7 +63,7 @@ def fused_quality(data: bytes, orientation: int = 1) -> tuple[Any, ...] | str:
     from shardkit.native import load
 
     found: tuple[Any, ...] | str = load("jpeg")[0].quality(
-        data, orientation, float(module.MAX_PIXELS), module.MAX_SCANS
+        data, orientation, float(module.MAX_PIXELS), module.MAX_SCANS, False
     )
     return found
 
@@ -115,6 +115,18 @@ def test_an_image_of_one_color_has_the_hash_0_and_no_entropy(format: str, value:
     found = quality(encoded(Image.new("RGB", (300, 280), (value,) * 3), format))
     assert found.phash == found.sharpness == found.entropy == 0
     assert found.brightness == pytest.approx(value / 255, abs=0.005)
+
+
+def test_the_grid_is_the_same_from_c_and_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    for data in (encoded(photo(300, 400)), encoded(photo(50, 70), exif=exif), encoded(photo(20, 20), "PNG")):
+        found = grid_of(data)
+        assert (found.shape, found.dtype) == ((GRID, GRID), np.uint16)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "load", lambda _: (None, "no compiler"))
+            assert np.array_equal(grid_of(data), found)
+        assert module.hash_of(found.astype(np.int64)) == quality(data).phash
 
 
 def test_sharpness_is_0_for_a_ramp_and_1_for_noise() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from shardkit.errors import NotFoundError, StorageError
 from shardkit.events import Progress, ProgressFn
 from shardkit.images.decoder import DecodeOptions, ImageDecoder
+from shardkit.shards.quality import BRIGHTNESS, ENTROPY, SHARPNESS
 from shardkit.threads import in_threads, thread_count
 from shardkit.tools.report.facts import CHUNK, Facts, Numbers
 
@@ -26,6 +27,26 @@ _HEAD_BYTES, _BYTES_PER_PIXEL = 4096, 0.08
 and room for headers. Larger files are not decoded, except in formats without compression."""
 
 MOST_DECODED = 200_000
+
+
+DARK, BRIGHT = 0.05, 0.95
+"""An image is dark or bright whose mean is below or above."""
+
+BLURRED, BLURRED_SIDE = 0.1, 64
+"""An image is blurred whose sharpness is below. Of smaller ones it is that of all pixels, and means something else."""
+
+FLAT = 1.0
+"""An image is flat that has less entropy, in bits, and more than one colour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """Rows of images that look odd by the quality columns, the oddest first."""
+
+    dark: tuple[int, ...]
+    bright: tuple[int, ...]
+    blurred: tuple[int, ...]
+    flat: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +132,25 @@ def find_suspects(facts: Facts, progress: ProgressFn) -> Suspects:
     return Suspects(
         tuple(tiny.tolist()), tuple(extreme.tolist()), tuple(single), tuple(undecodable),
         min(len(candidates), MOST_DECODED), len(candidates),
+    )  # fmt: skip
+
+
+def find_looks(facts: Facts) -> Looks | None:
+    """Images that are dark, bright, blurred or flat; None without quality columns."""
+    if facts.quality is None:
+        return None
+    brightness, sharpness, entropy = (facts.quality[name] for name in (BRIGHTNESS, SHARPNESS, ENTROPY))
+    large = np.minimum(facts.widths, facts.heights) >= BLURRED_SIDE
+
+    def ranked(which: Numbers, values: Numbers) -> tuple[int, ...]:  # NaN is neither below nor above
+        rows = np.flatnonzero(which)
+        found: list[int] = rows[np.argsort(values[rows], kind="stable")].tolist()
+        return tuple(found)
+
+    return Looks(
+        ranked(brightness < DARK, brightness), ranked(brightness > BRIGHT, -brightness),
+        ranked((sharpness < BLURRED) & (entropy >= FLAT) & large, sharpness),
+        ranked((entropy < FLAT) & (entropy > 0), entropy),
     )  # fmt: skip
 
 

@@ -43,7 +43,8 @@ class Facts:
 
     folder: the name of the folder that contains it. labels: -1 for none. sizes: bytes of the image, -1 for no image.
     widths, heights: pixels, 0 if unknown. crcs: CRC-32C of the image's bytes; summed: whether they are known. shards:
-    (name, samples, bytes) of each; empty for a class tree.
+    (name, samples, bytes) of each; empty for a class tree. quality: an array of QUALITY_TYPES, NaN for null; None if
+    the index has no quality columns.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Facts:
     crcs: Numbers
     shards: tuple[tuple[str, int, int], ...]
     summed: bool = True
+    quality: Numbers | None = None
     storage_options: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -129,21 +131,28 @@ def _place(source: SourceLike) -> str:
 
 
 def _from_index(catalog: Catalog) -> dict[str, Any]:
-    from shardkit.shards.index import as_numpy
+    from shardkit.shards.index import as_numpy, quality_array
+    from shardkit.shards.quality import QUALITY
 
     names = {"labels": "label", "sizes": "image_size", "widths": "width", "heights": "height", "crcs": "crc32c"}
-    table = index_table(catalog, ["key", *names.values()])
+    has_quality = set(QUALITY) <= set(catalog.index_schema().names)
+    table = index_table(catalog, ["key", *names.values(), *(QUALITY if has_quality else ())])
     columns: dict[str, Any] = {ours: as_numpy(table[theirs]) for ours, theirs in names.items()}
     summed = catalog.manifest is None or catalog.manifest.has_checksums
-    return {"keys": _Keys(table["key"]), "summed": summed, **columns}
+    quality = quality_array(table) if has_quality else None
+    return {"keys": _Keys(table["key"]), "summed": summed, "quality": quality, **columns}
 
 
 def _from_files(data: Dataset, progress: ProgressFn) -> dict[str, Any]:
     """The columns of a class tree, whose files are all read."""
+    from shardkit.shards.index import QUALITY_TYPES
+    from shardkit.shards.quality import quality_of_images
+
     catalog = data.content.catalog
     table, total = index_table(catalog), int(catalog.counts.sum())
     widths, heights = np.zeros(total, np.int32), np.zeros(total, np.int32)
     crcs, sizes = np.zeros(total, np.uint32), np.zeros(total, np.int64)
+    quality = np.zeros(total, QUALITY_TYPES)
 
     def read(begin: int) -> int:
         rows = np.arange(begin, min(begin + CHUNK, total))
@@ -151,6 +160,7 @@ def _from_files(data: Dataset, progress: ProgressFn) -> dict[str, Any]:
         for number, row in enumerate(rows.tolist()):
             content = bytes(block.image(number))
             sizes[row], crcs[row] = len(content), crc32c(content)
+            quality[row] = np.frombuffer(quality_of_images(content, [(0, len(content))])[0], QUALITY_TYPES)[0]
             try:
                 _, widths[row], heights[row] = image_header(content)
             except ValueError as exc:
@@ -161,7 +171,7 @@ def _from_files(data: Dataset, progress: ProgressFn) -> dict[str, Any]:
         progress(Progress("read", done, total))
     return {
         "keys": _Keys(table["key"]), "labels": catalog.labels(), "sizes": sizes, "widths": widths, "heights": heights,
-        "crcs": crcs, "summed": True,
+        "crcs": crcs, "summed": True, "quality": quality,
     }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ the page. The page contains no timestamp: equal datasets give equal pages.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,12 +17,14 @@ from shardkit.shards.find.shards import SourceLike
 from shardkit.storage.files import whole_file
 from shardkit.tools.pictures import out_path, require_matplotlib
 from shardkit.tools.progressive import jpeg_kinds
+from shardkit.tools.report import alike
 from shardkit.tools.report import sections as parts
 from shardkit.tools.report import thumbnails as pictures
-from shardkit.tools.report.checks import Leak, find_doubles, find_leak, find_suspects
+from shardkit.tools.report.checks import Leak, find_doubles, find_leak, find_looks, find_suspects
 from shardkit.tools.report.columns import columns
 from shardkit.tools.report.facts import Facts, collect, siblings
 from shardkit.tools.report.html import Section, page, text
+from shardkit.tools.report.near import NearLeak, find_near, find_near_leak
 from shardkit.tools.report.sections import Study
 from shardkit.tools.settings import ReportSettings
 from shardkit.tools.shuffle_quality import ShuffleQuality, shuffle_quality
@@ -35,7 +37,10 @@ BUFFERS = (0, 100, 1_000, 10_000)
 class DatasetFindings:
     """Findings in a dataset, as keys. duplicates: groups of equal images. undecodable: (key, reason).
 
-    jpegs: JPEGs whose headers were read, spread over the dataset; progressive: how many of these are.
+    jpegs: JPEGs whose headers were read, spread over the dataset; progressive: how many of these are. near_duplicates:
+    groups of images that look alike, without those of equal files; None without quality columns, as are then all that
+    follow. near_mislabelled: groups of them with several labels. label_hints: (key, the class of most images that look
+    similar), a hint only. dark, bright, blurred, flat: the oddest first.
     """
 
     name: str
@@ -49,18 +54,28 @@ class DatasetFindings:
     mixed_as_packed: float | None
     jpegs: int = 0
     progressive: int = 0
+    near_duplicates: tuple[tuple[str, ...], ...] | None = None
+    near_mislabelled: int = 0
+    label_hints: tuple[tuple[str, str], ...] = ()
+    dark: tuple[str, ...] = ()
+    bright: tuple[str, ...] = ()
+    blurred: tuple[str, ...] = ()
+    flat: tuple[str, ...] = ()
 
     __repr__ = short_repr
 
 
 @dataclass(frozen=True, slots=True)
 class LeakFindings:
-    """Images that are in two datasets: (key, key in the other). relabelled: how many have another class there."""
+    """Images that are in two datasets: (key, key in the other). relabelled: how many have another class there. near:
+    the
+    same for images that look alike, without those of equal files; None without quality columns."""
 
     name: str
     other: str
     images: tuple[tuple[str, str], ...]
     relabelled: int
+    near: tuple[tuple[str, str], ...] | None = None
 
     __repr__ = short_repr
 
@@ -93,8 +108,13 @@ def report(
     the first. seed: for choosing the samples to show. storage_options: for a store, as in `dataset`. If the dataset is
     a split, its sibling splits are searched for equal images too.
 
-    Damaged images are reported on the page. Memory use is about 100 bytes per sample. Raises UsageError,
-    MissingExtraError without matplotlib, DatasetError for shards without a manifest, and the errors of `dataset`.
+    Near-duplicates, and dark, bright, blurred and flat images, need an index with quality columns (`pack` and
+    `index_shards` with `quality_columns=True`); those of a class directory are found while it is read.
+
+    Damaged images are reported on the page. Memory use is about 100 bytes per sample, and 250 with quality columns.
+
+    Raises UsageError, MissingExtraError without matplotlib, DatasetError for shards without a manifest, and the errors
+    of `dataset`.
     """
     path = out_path(out, (".html", ".htm"))
     require_matplotlib("report")  # before the images are read
@@ -102,12 +122,25 @@ def report(
     facts = _apart([collect(each, progress, storage_options) for each in sources])
     others = facts[1:] or _apart([facts[0], *siblings(facts[0], progress)])[1:]
     leaks = [find_leak(facts[0], other) for other in others]
+    near = [find_near_leak(facts[0], other, progress) for other in others]
     studies = [_study(each, progress) for each in facts]
-    content = _page(studies, leaks, {other.name: other for other in others}, seed, progress).encode("utf-8")
+    found = _Found(studies, leaks, near, {other.name: other for other in others})
+    content = _page(found, seed, progress).encode("utf-8")
     with whole_file(path, sync=False) as file:
         file.write(content)
     names = {each.name: each for each in [*facts, *others]}
-    return Report(path, len(content), tuple(map(_findings, studies)), tuple(_leak(leak, names) for leak in leaks))
+    leaked = tuple(_leak(leak, one, names) for leak, one in zip(leaks, near, strict=True))
+    return Report(path, len(content), tuple(map(_findings, studies)), leaked)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the page shows. near: for each leak, None without quality columns. others: the other datasets by name."""
+
+    studies: Sequence[Study]
+    leaks: Sequence[Leak]
+    near: Sequence[NearLeak | None]
+    others: Mapping[str, Facts]
 
 
 def _apart(facts: Sequence[Facts]) -> list[Facts]:
@@ -122,7 +155,8 @@ def _apart(facts: Sequence[Facts]) -> list[Facts]:
 
 def _study(facts: Facts, progress: ProgressFn) -> Study:
     doubles, suspects = find_doubles(facts), find_suspects(facts, progress)
-    return Study(facts, doubles, suspects, _quality(facts, progress), jpeg_kinds(facts.data))
+    looks, near = find_looks(facts), find_near(facts, progress)
+    return Study(facts, doubles, suspects, _quality(facts, progress), looks, near, jpeg_kinds(facts.data))
 
 
 def _quality(facts: Facts, progress: ProgressFn) -> ShuffleQuality | None:
@@ -135,11 +169,9 @@ def _quality(facts: Facts, progress: ProgressFn) -> ShuffleQuality | None:
     return quality
 
 
-def _page(
-    studies: Sequence[Study], leaks: Sequence[Leak], others: dict[str, Facts], seed: int, progress: ProgressFn
-) -> str:
-    sections = []
-    for section in _sections(studies, leaks, others, seed):
+def _page(found: _Found, seed: int, progress: ProgressFn) -> str:
+    studies, sections = found.studies, list[Section]()
+    for section in _sections(found, seed):
         sections.append(section)
         progress(Progress("draw", len(sections)))
     names = " and ".join(study.name for study in studies)
@@ -149,10 +181,10 @@ def _page(
     return page(title, about, sections, foot)
 
 
-def _sections(
-    studies: Sequence[Study], leaks: Sequence[Leak], others: dict[str, Facts], seed: int
-) -> Iterator[Section]:
-    yield parts.summary(studies, leaks)
+def _sections(found: _Found, seed: int) -> Iterator[Section]:
+    studies = found.studies
+    near = [one for one in found.near if one is not None]
+    yield parts.summary(studies, found.leaks, near)
     yield parts.classes(studies)
     yield parts.sizes(studies)
     yield parts.files(studies)
@@ -160,7 +192,9 @@ def _sections(
     if further is not None:
         yield further
     yield pictures.samples(studies, seed)
-    yield pictures.equal(studies, leaks, others)
+    yield pictures.equal(studies, found.leaks, found.others)
+    yield alike.near(studies, near, found.others)
+    yield alike.looks(studies)
     yield pictures.suspicious(studies)
     yield parts.mixing(studies)
 
@@ -194,10 +228,25 @@ def _findings(study: Study) -> DatasetFindings:
         mixed_as_packed=None if study.quality is None else study.quality.ways[0].mixed,
         jpegs=study.jpegs.jpegs,
         progressive=study.jpegs.progressive,
+        **_alike(study, named),
     )
 
 
-def _leak(leak: Leak, names: dict[str, Facts]) -> LeakFindings:
+def _alike(study: Study, named: Callable[[Sequence[int]], tuple[str, ...]]) -> dict[str, Any]:
+    """The findings of the quality columns, if there are any."""
+    if study.near is None or study.looks is None:
+        return {}
+    near, looks, classes = study.near, study.looks, study.facts.classes
+    return {
+        "near_duplicates": tuple(named(rows) for rows in near.groups),
+        "near_mislabelled": near.mislabelled,
+        "label_hints": tuple((study.facts.keys[row], classes[label]) for row, label in near.hints),
+        **{name: named(getattr(looks, name)) for name in ("dark", "bright", "blurred", "flat")},
+    }
+
+
+def _leak(leak: Leak, near: NearLeak | None, names: dict[str, Facts]) -> LeakFindings:
     ours, theirs = names[leak.name].keys, names[leak.other].keys
     images = tuple((ours[row], theirs[twin]) for row, twin in leak.pairs)
-    return LeakFindings(leak.name, leak.other, images, leak.relabelled)
+    pairs = None if near is None else tuple((ours[row], theirs[twin]) for row, twin in near.pairs)
+    return LeakFindings(leak.name, leak.other, images, leak.relabelled, pairs)

@@ -13,9 +13,10 @@ import numpy as np
 from shardkit.errors import printable
 from shardkit.tools.progressive import NO_JPEGS, JpegKinds
 from shardkit.tools.report import plots
-from shardkit.tools.report.checks import EXTREME_ASPECT, TINY_PIXELS, Doubles, Leak, Suspects, class_maps_differ
+from shardkit.tools.report.checks import EXTREME_ASPECT, TINY_PIXELS, Doubles, Leak, Looks, Suspects, class_maps_differ
 from shardkit.tools.report.facts import Facts, Numbers
 from shardkit.tools.report.html import Section, figure, paragraph, table, text
+from shardkit.tools.report.near import Near, NearLeak
 from shardkit.units import format_bytes
 
 if TYPE_CHECKING:
@@ -28,12 +29,14 @@ UNEVEN = 10  # ratio of the largest class to the smallest from which the summary
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Study:
-    """A dataset and the findings about it. quality: None if it has no labels."""
+    """A dataset and the findings about it. quality: None without labels. looks, near: None without quality columns."""
 
     facts: Facts
     doubles: Doubles
     suspects: Suspects
     quality: ShuffleQuality | None
+    looks: Looks | None = None
+    near: Near | None = None
     jpegs: JpegKinds = NO_JPEGS
 
     @property
@@ -42,7 +45,7 @@ class Study:
         return self.facts.name
 
 
-def summary(studies: Sequence[Study], leaks: Sequence[Leak]) -> Section:
+def summary(studies: Sequence[Study], leaks: Sequence[Leak], near: Sequence[NearLeak] = ()) -> Section:
     """Key figures of each dataset, and what to look at."""
     parts = []
     for study in studies:
@@ -51,7 +54,7 @@ def summary(studies: Sequence[Study], leaks: Sequence[Leak]) -> Section:
             f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in _cards(study.facts)
         )
         parts.append(f'<div>{heading}<dl class="facts">{cards}</dl></div>')
-    notes = _notes(studies, leaks)
+    notes = _notes(studies, leaks, near)
     said = f'<ul class="notes">{"".join(f"<li>{note}</li>" for note in notes)}</ul>' if notes else ""
     head = "<h3>To look at</h3>" + said if notes else paragraph("Nothing stands out.")
     return Section(
@@ -76,13 +79,20 @@ def _cards(facts: Facts) -> list[tuple[str, str]]:
     return cards
 
 
-def _notes(studies: Sequence[Study], leaks: Sequence[Leak]) -> list[str]:
+def _notes(studies: Sequence[Study], leaks: Sequence[Leak], near: Sequence[NearLeak]) -> list[str]:
     """What to look at, as HTML, most serious first."""
     notes = []
     for leak in leaks:
         if leak.images:
             where = f"{text(leak.name)} and {text(leak.other)}"
             notes.append(f'<a class="bad" href="#equal">{_images(leak.images)} in both {where}</a>: leakage')
+    for one in near:
+        if one.pairs:
+            where = f"one of {text(one.other)}"
+            count = _images(len(one.pairs))
+            notes.append(
+                f'<a class="bad" href="#near">{count} of {text(one.name)} nearly equal to {where}</a>: leakage'
+            )
     if len(studies) > 1 and (differ := class_maps_differ([study.facts for study in studies])):
         notes.append(f'<a class="bad" href="#classes">{text(differ)}</a>')
     for study in studies:
@@ -103,6 +113,19 @@ def _notes_on(study: Study) -> list[str]:
             True,
         ),
         (_images(study.doubles.surplus), "equal", "identical to another one", False),
+        (
+            _images(study.near.mislabelled if study.near else 0).replace("image", "group"),
+            "near",
+            "of nearly equal images with different labels",
+            True,
+        ),
+        (_images(study.near.surplus if study.near else 0), "near", "nearly equal to another one", False),
+        (_images(len(study.near.hints) if study.near else 0), "near", "whose label may be wrong", False),
+        *(
+            (_images(len(getattr(study.looks, name))), "looks", name, False)
+            for name in ("dark", "bright", "blurred", "flat")
+            if study.looks
+        ),
         (_images(odd), "suspicious", "tiny, far from square, or of one colour", False),
         (_images(int((facts.labels < 0).sum())), "classes", "without a label", False),
         (_images(int((facts.sizes < 0).sum())).replace("image", "sample"), "summary", "without an image", False),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from shardkit.errors import ShardkitError
 from shardkit.images.thumbnails import jpeg_bytes, open_picture, thumbnail
@@ -67,7 +67,7 @@ def samples(studies: Sequence[Study], seed: int) -> Section:
     return Section("samples", "Samples", about + "\n".join(blocks))
 
 
-def equal(studies: Sequence[Study], leaks: Sequence[Leak], others: dict[str, Facts]) -> Section:
+def equal(studies: Sequence[Study], leaks: Sequence[Leak], others: Mapping[str, Facts]) -> Section:
     """Images that occur twice in a dataset, or in two datasets."""
     parts = [_leak(leak, studies, others) for leak in leaks]
     parts += [_doubles(study, several=len(studies) > 1) for study in studies]
@@ -75,7 +75,7 @@ def equal(studies: Sequence[Study], leaks: Sequence[Leak], others: dict[str, Fac
     return Section("equal", "Equal images", about + "\n".join(parts))
 
 
-def _leak(leak: Leak, studies: Sequence[Study], others: dict[str, Facts]) -> str:
+def _leak(leak: Leak, studies: Sequence[Study], others: Mapping[str, Facts]) -> str:
     head = f"<h3>{text(leak.name)} and {text(leak.other)}</h3>"
     if not leak.images:
         return head + paragraph("No image is in both.")
