@@ -52,13 +52,13 @@ class Chunks:
         with self._lock:
             mapping = self._mapped.get(key)
         if mapping is None:
+            arrived: list[Buffer] = []
             found = self._node.take(key)
             if isinstance(found, Claim):
-                arrived: list[Buffer] = []
                 found = found.put(_kept(fetch(first, stop), arrived))
-                if found is None and sum(memoryview(part).nbytes for part in arrived) == stop - first:
-                    return b"".join(arrived)
             mapping = None if found is None else _mapped(found, stop - first)
+            if mapping is None and sum(memoryview(part).nbytes for part in arrived) == stop - first:
+                return b"".join(arrived)
             if mapping is None:
                 return b"".join(fetch(first, stop))
             with self._lock:

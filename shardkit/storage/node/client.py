@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from shardkit.storage.node.memory import Memory
+from shardkit.storage.node.memory import Memory, most_files
 from shardkit.storage.node.message import BadMessageError, Kind, Message, receive, send
 from shardkit.storage.node.place import AVAILABLE, Place, loader_place
 from shardkit.storage.node.server import Server
@@ -62,7 +62,7 @@ class Claim:
             memory = Memory.of(parts)
         except OSError as exc:
             self.drop()
-            self._node.say(f"there is no memory to share ({exc.strerror or exc})")
+            self._node.rest(f"there is no memory to share ({exc.strerror or exc})")
             return None
         except BaseException:
             self.drop()
@@ -94,15 +94,22 @@ class Node:
         self._made: dict[bytes, Memory] = {}
         """What this process made, for as long as the server keeps it: the next server gets it, too."""
         self._said: set[str] = set()
+        self._gone = False
 
     def __del__(self) -> None:
         """Takes no lock: the garbage collector may call it anywhere."""
+        self._gone = True  # first: while this runs, weak references still find it, and would revive it
         if self._connection is not None:
             self._connection.hang_up()
         if self._server is not None:
             self._server.stop()
         while self._made:
             self._made.popitem()[1].close()
+
+    @property
+    def gone(self) -> bool:
+        """Whether its last reference was given up."""
+        return self._gone
 
     def take(self, key: bytes) -> Memory | Claim | None:
         """The memory of a key, which the caller closes; a Claim where this process is to make it; None where it is to
@@ -112,7 +119,7 @@ class Node:
             question = connection.ask(key)
             if question is not None and not question.done.wait(until - time.monotonic()):
                 connection.forget(question)
-                self._rest("the process that serves the others does not answer")
+                self.rest("the process that serves the others does not answer")
                 return None
             if question is not None and question.answer is not None:
                 return question.answer.memory or Claim(self, key)
@@ -124,11 +131,13 @@ class Node:
         """Memory for a key. The caller closes it."""
         connection = self._connected()
         with suppress(OSError):  # no descriptors left
-            kept = memory.again()
+            kept, more = memory.again(), most_files()
             with self._made_lock:
-                old, self._made[key] = self._made.pop(key, None), kept
-            if old is not None:
-                old.close()
+                old = [self._made.pop(key)] if key in self._made else []
+                self._made[key] = kept
+                old += [self._made.pop(first) for first in list(self._made)[: max(0, len(self._made) - more)]]
+            for each in old:
+                each.close()
         if connection is not None:
             connection.send(Message(Kind.PUT, 0, key, memory))
 
@@ -167,7 +176,9 @@ class Node:
             log.warning("shared: %s: this process reads on its own", fact)
 
     def forget(self) -> None:
-        """In a forked process: close its copies of the sockets."""
+        """In a forked process: close its copies of the sockets. Other threads may have held the locks at that moment,
+        and there they do not exist."""
+        self._lock, self._made_lock = threading.Lock(), threading.Lock()
         if self._connection is not None:
             self._connection.close()
         if self._server is not None:
@@ -175,7 +186,8 @@ class Node:
         while self._made:
             self._made.popitem()[1].close()
 
-    def _rest(self, fact: str) -> None:
+    def rest(self, fact: str) -> None:
+        """Work alone for REST_SECONDS."""
         self.say(fact)
         with self._lock:
             self._rests_until = time.monotonic() + REST_SECONDS
@@ -188,7 +200,7 @@ class Node:
         with self._lock:
             if self._connection is not None and self._connection.open:
                 return self._connection
-            if time.monotonic() < self._rests_until:
+            if self._gone or time.monotonic() < self._rests_until:
                 return None
             self._connection = None
             try:
@@ -341,7 +353,7 @@ def open_node(shared: bool | str | None, limit: int) -> Node | None:
         return None
     with _LOCKS[0]:
         node = _NODES.get(place)
-        if node is None:
+        if node is None or node.gone:
             node = _NODES[place] = Node(place, min(limit, MEMORY_BYTES))
         return node
 

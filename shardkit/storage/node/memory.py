@@ -25,6 +25,9 @@ except (ImportError, AttributeError):  # Windows, macOS
     fcntl = None  # type: ignore[assignment]
     SEALS = 0
 
+SPARE_FILES = 8
+"""Twice so many where a process both serves and made what it serves."""
+
 HAS_SEALS = SEALS != 0 and hasattr(os, "memfd_create")
 """Whether the system has such memory."""
 
@@ -70,6 +73,14 @@ class Memory:
     def close(self) -> None:
         """Close the descriptor."""
         os.close(self.descriptor)
+
+
+def most_files() -> int:
+    """How many descriptors a process keeps for others at most: one in SPARE_FILES of those that it may have open."""
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return (1 << 20 if soft == resource.RLIM_INFINITY else soft) // SPARE_FILES
 
 
 def _write(descriptor: int, view: memoryview) -> int:

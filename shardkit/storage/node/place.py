@@ -62,14 +62,14 @@ class Place:
     def served(self) -> tuple[socket.socket, int] | None:
         """(a listening socket, the descriptor of the lock), if nobody serves here. OSError."""
         folder = self.path
-        mode = 0o600 if self.folder is None else stat.S_IMODE(os.stat(folder).st_mode) & 0o666
-        lock = os.open(os.path.join(folder, f"{self.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, mode)
+        found = os.stat(folder)
+        mode = 0o600 if self.folder is None else stat.S_IMODE(found.st_mode) & 0o666
+        lock = _open_lock(os.path.join(folder, f"{self.name}.lock"), mode)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.utime(lock)
-            with contextlib.suppress(PermissionError):  # another user's, who made it for all
-                os.fchmod(lock, mode)
-            sock = _listening(folder, f"{self.name}.sock", mode)
+            _allow(lock, found.st_gid, mode)
+            sock = _listening(folder, f"{self.name}.sock", found.st_gid, mode)
             if self.folder is None:
                 _sweep(folder)
             return sock, lock
@@ -156,7 +156,22 @@ def _short(folder: str, name: str) -> Iterator[str]:
         os.close(descriptor)
 
 
-def _listening(folder: str, name: str, mode: int) -> socket.socket:
+def _open_lock(path: str, mode: int) -> int:
+    flags = os.O_RDWR | os.O_NOFOLLOW
+    with contextlib.suppress(FileNotFoundError):
+        return os.open(path, flags)  # O_CREAT is refused for another user's file, in some folders (protected_regular)
+    return os.open(path, flags | os.O_CREAT, mode)
+
+
+def _allow(file: int | str, group: int, mode: int) -> None:
+    """Give a file the group and the permissions of its folder, unless it is another user's, who did that."""
+    with contextlib.suppress(PermissionError):
+        os.chmod(file, mode)
+    with contextlib.suppress(PermissionError):
+        os.chown(file, -1, group)
+
+
+def _listening(folder: str, name: str, group: int, mode: int) -> socket.socket:
     path = os.path.join(folder, name)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
@@ -164,7 +179,7 @@ def _listening(folder: str, name: str, mode: int) -> socket.socket:
     try:
         with _short(folder, name) as short:
             sock.bind(short)
-        os.chmod(path, mode)
+        _allow(path, group, mode)
         sock.listen(BACKLOG)
     except BaseException:
         sock.close()

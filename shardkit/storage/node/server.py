@@ -11,6 +11,7 @@ import threading
 import time
 from contextlib import suppress
 
+from shardkit.storage.node.memory import most_files
 from shardkit.storage.node.message import BadMessageError, Kind, Message, receive, send
 from shardkit.storage.node.place import Place
 from shardkit.storage.node.shelf import KEEP_SECONDS, PASSED_SECONDS, TAKEOVER_SECONDS, Answer, Shelf
@@ -23,10 +24,6 @@ TICK_SECONDS = 1.0
 BUSY_SECONDS = 0.05
 """The pause where no connection can be accepted, for lack of descriptors."""
 
-SPARE_FILES = 4
-"""It holds at most one in so many of the descriptors that its process may have open."""
-
-
 _STOP = -1
 
 
@@ -36,7 +33,7 @@ class Server:
     def __init__(self, place: Place, sock: socket.socket, lock: int, limit: int, quiet: float) -> None:
         self._place, self._listening, self._lock = place, sock, lock
         keep = PASSED_SECONDS if place.of_loader else KEEP_SECONDS
-        self._shelf = Shelf(limit, _files() // SPARE_FILES, time.monotonic() + quiet, keep)
+        self._shelf = Shelf(limit, most_files(), time.monotonic() + quiet, keep)
         self._selector = selectors.DefaultSelector()
         self._clients: dict[int, socket.socket] = {}
         self._numbers = itertools.count(1)
@@ -156,11 +153,3 @@ class Server:
             self._send(answers)
             return []
         return answers
-
-
-def _files() -> int:
-    """How many descriptors this process may have open."""
-    import resource
-
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 1 << 20 if soft == resource.RLIM_INFINITY else soft

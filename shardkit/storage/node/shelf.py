@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import NamedTuple
 
 from shardkit.storage.node.memory import Memory
 from shardkit.storage.node.message import Kind, Message
 
 MAKE_SECONDS = 10.0
-"""How long others wait for a process that makes something; then the next one makes it, too."""
+"""How long anybody waits for a process that makes something; then it makes it, too."""
+
+ROOM_SHARE = 7 / 8
+"""How much is kept where there was no room: what to free is looked for once in a while, and not for each memory."""
 
 TAKEOVER_SECONDS = 0.05
 """How long a server that takes over waits for what the others made, before it lets anybody make that again."""
@@ -46,8 +50,8 @@ class _Held:
 class _Made:
     client: int
     until: float
-    waiting: deque[tuple[int, int]] = field(default_factory=deque)
-    """(client, number) of those who asked for it."""
+    waiting: deque[tuple[int, int, float]] = field(default_factory=deque)
+    """(client, number, when) of those who asked for it."""
 
 
 class Shelf:
@@ -95,7 +99,7 @@ class Shelf:
         if made is None:
             self._made[key] = _Made(client, now + MAKE_SECONDS)
             return [Answer(client, Message(Kind.YOURS, number, key))]
-        made.waiting.append((client, number))
+        made.waiting.append((client, number, now))
         return self.overdue(now)
 
     def put(self, client: int, key: bytes, memory: Memory, now: float) -> list[Answer]:
@@ -110,7 +114,8 @@ class Shelf:
             memory.close()
             answers.append(Answer(client, Message(Kind.FREED, 0, key)))
         held.passed.add(client)
-        return answers + [self._given(key, held, *waiting, now) for waiting in (made.waiting if made else ())]
+        waiting = made.waiting if made else ()
+        return answers + [self._given(key, held, other, number, now) for other, number, _ in waiting]
 
     def dropped(self, client: int, key: bytes, now: float) -> list[Answer]:
         """A client does not make it, or found that what is there is wrong."""
@@ -119,29 +124,29 @@ class Shelf:
         return answers + (self._next(key, made, now) if made is not None and made.client == client else [])
 
     def overdue(self, now: float) -> list[Answer]:
-        """Give what takes too long to the next who waits for it."""
-        late = [(key, made) for key, made in self._made.items() if made.until < now]
-        return [answer for key, made in late for answer in self._next(key, made, now)]
+        """Give what takes too long to the next who waits for it, and to all who have waited too long."""
+        answers = []
+        for key, made in list(self._made.items()):
+            answers += self._next(key, made, now) if made.until < now else []
+            while made.waiting and made.waiting[0][2] < now - MAKE_SECONDS:
+                answers += self._next(key, made, now)
+        return answers
 
     def make_room(self, now: float) -> list[Answer]:
         """Free memory: what nobody needs any more, and where there is too much, more. After the answers were sent."""
-        answers = []
-        for key, held in list(self._held.items()):  # the least recently used is the first
-            if held.used >= now - self.keep_passed:
-                break
-            if held.used < now - KEEP_SECONDS or self._all_have(held):
-                answers.append(self._free(key))
-        if self._full:
+        old = takewhile(lambda item: item[1].used < now - self.keep_passed, self._held.items())  # least recent first
+        unwanted = [key for key, held in old if held.used < now - KEEP_SECONDS or self._all_have(held)]
+        answers = [self._free(key) for key in unwanted]
+        if self._holds_more(1.0):
             passed = [key for key, held in self._held.items() if self._all_have(held)]
             for key in dict.fromkeys([*passed, *self._held]):
-                if not self._full:
+                if not self._holds_more(ROOM_SHARE):
                     break
                 answers.append(self._free(key))
         return answers
 
-    @property
-    def _full(self) -> bool:
-        return self.bytes > self.limit_bytes or len(self._held) > self.limit_files
+    def _holds_more(self, share: float) -> bool:
+        return self.bytes > share * self.limit_bytes or len(self._held) > share * self.limit_files
 
     def clear(self) -> None:
         """Free everything."""
@@ -162,7 +167,7 @@ class Shelf:
         if not made.waiting:
             del self._made[key]
             return []
-        client, number = made.waiting.popleft()
+        client, number, _ = made.waiting.popleft()
         made.client, made.until = client, now + MAKE_SECONDS
         return [Answer(client, Message(Kind.YOURS, number, key))]
 

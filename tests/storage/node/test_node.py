@@ -257,6 +257,41 @@ def test_without_memory_a_process_works_alone(nodes: Callable[[], Node], monkeyp
         assert claim.put([b"bytes"]) is None
     assert "no memory to share (No space left on device)" in caplog.text
     assert isinstance(other.take(A), Claim)
+    assert one.take(B) is None  # it keeps nobody waiting for what it can't share
+
+
+def test_a_process_keeps_few_descriptors_of_what_it_made(
+    nodes: Callable[[], Node], monkeypatch: Any, server: subprocess.Popen[str]
+) -> None:
+    """The one that serves may have open many more than the one that made it."""
+    monkeypatch.setattr(client, "most_files", lambda: 3)
+    node, before = nodes(), 0
+    for number in range(9):
+        made(node, bytes([number]) * 16, b"bytes")
+        before = before or len(os.listdir("/proc/self/fd"))
+        assert len(os.listdir("/proc/self/fd")) <= before + 2
+    assert [bytes_of(nodes().take(bytes([number]) * 16)) for number in range(9)] == [b"bytes"] * 9
+
+
+def test_a_process_that_gives_it_up_does_not_begin_again(
+    meeting: Place, server: subprocess.Popen[str], monkeypatch: Any
+) -> None:
+    """Its connection ends while it is deleted: its thread still finds it, by a weak reference, and must not revive it."""
+    hang_up = client._Connection.hang_up
+
+    def and_wait(self: Any) -> None:
+        hang_up(self)
+        if threading.current_thread() is threading.main_thread():
+            time.sleep(0.3)
+
+    node = Node(meeting, MEMORY_BYTES)
+    made(node, A, b"bytes")
+    threads = {thread for thread in threading.enumerate() if thread.name == "shardkit-node"}
+    monkeypatch.setattr(client._Connection, "hang_up", and_wait)
+    del node
+    for thread in threads:
+        thread.join(10.0)
+    assert not {thread for thread in threading.enumerate() if thread.name == "shardkit-node"}
 
 
 def test_a_folder_that_can_not_be_used_is_said_once(tmp_path: Path, caplog: Any) -> None:
