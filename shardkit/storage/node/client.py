@@ -34,10 +34,11 @@ CONNECT_SECONDS = 2.0
 
 WAIT_SECONDS = 15.0
 """How long it waits for an answer: longer than the server lets anybody make something (shelf.py). A server that does
-not answer was stopped, and is left alone for REST_SECONDS."""
+not answer was stopped, and is left alone for REST_SECONDS; for twice as long each time, up to MOST_REST_SECONDS."""
 
 SEND_SECONDS = 5
 REST_SECONDS = 30.0
+MOST_REST_SECONDS = 1800.0
 
 MEMORY_BYTES = 1 << 30
 """The most memory that a serving process holds; less with smaller ahead_bytes."""
@@ -88,7 +89,7 @@ class Node:
         self._made_lock = threading.Lock()
         self._connection: _Connection | None = None
         self._server: Server | None = None
-        self._rests_until = 0.0
+        self._rests_until, self._pause = 0.0, REST_SECONDS
         self._met = False
         """Whether there was a server before."""
         self._made: dict[bytes, Memory] = {}
@@ -122,6 +123,7 @@ class Node:
                 self.rest("the process that serves the others does not answer")
                 return None
             if question is not None and question.answer is not None:
+                self._pause = REST_SECONDS
                 return question.answer.memory or Claim(self, key)
             if time.monotonic() > until:
                 break
@@ -187,13 +189,18 @@ class Node:
             self._made.popitem()[1].close()
 
     def rest(self, fact: str) -> None:
-        """Work alone for REST_SECONDS."""
+        """Work alone for a while."""
         self.say(fact)
         with self._lock:
-            self._rests_until = time.monotonic() + REST_SECONDS
+            self._rest()
             connection, self._connection = self._connection, None
         if connection is not None:
             connection.end()
+
+    def _rest(self) -> None:
+        now = time.monotonic()
+        if now >= self._rests_until:  # of several threads, the first
+            self._rests_until, self._pause = now + self._pause, min(2 * self._pause, MOST_REST_SECONDS)
 
     def _connected(self) -> _Connection | None:
         """The connection to the process that serves; None where none can be had for now."""
@@ -206,7 +213,7 @@ class Node:
             try:
                 self._connection = self._connect()
             except OSError as exc:
-                self._rests_until = time.monotonic() + REST_SECONDS
+                self._rest()
                 self.say(f"{self.place.folder or 'the folder of sockets'} can't be used ({exc.strerror or exc})")
             return self._connection
 

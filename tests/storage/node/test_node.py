@@ -163,8 +163,18 @@ def test_a_stopped_server_is_left_alone(
         assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == [
             "shared: the process that serves the others does not answer: this process reads on its own"
         ]
+        waits = []
+        for _ in range(8):  # it may be stopped for long
+            waits.append(node._rests_until - time.monotonic())
+            node._rests_until = 0.0
+            assert node.take(A) is None
+        rests = [client.REST_SECONDS * 2**turn for turn in range(8)]
+        assert waits == pytest.approx([min(rest, client.MOST_REST_SECONDS) for rest in rests], abs=1.0)
     finally:
         server.send_signal(signal.SIGCONT)
+    node._rests_until = 0.0
+    assert bytes_of(node.take(A)) == b"mine"
+    assert node._pause == client.REST_SECONDS
 
 
 def test_memory_can_not_be_changed_by_who_gets_it(nodes: Callable[[], Node]) -> None:
@@ -276,7 +286,7 @@ def test_a_process_keeps_few_descriptors_of_what_it_made(
 def test_a_process_that_gives_it_up_does_not_begin_again(
     meeting: Place, server: subprocess.Popen[str], monkeypatch: Any
 ) -> None:
-    """Its connection ends while it is deleted: its thread still finds it, by a weak reference, and must not revive it."""
+    """Its connection ends while it is deleted: its thread still finds it then, and must not revive it."""
     hang_up = client._Connection.hang_up
 
     def and_wait(self: Any) -> None:
