@@ -55,6 +55,13 @@ class Location:
             return Location("", os.path.dirname(self.path) or ".")
         return Location(self.scheme, self.path.rpartition("/")[0], self.query)
 
+    def absolute(self) -> Location:
+        """The same place in a process with another working directory. A slash at its end stays."""
+        if not self.is_local:
+            return self
+        path = os.path.abspath(self.path)
+        return Location("", os.path.join(path, "") if self.path.endswith("/") else path)
+
     def child(self, name: str) -> Location:
         """The location of `name` in this folder."""
         if self.is_local:

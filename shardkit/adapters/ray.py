@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,8 @@ from shardkit.images.decoder import ImageDecoder
 from shardkit.reading.batches.batch import image_field
 from shardkit.reading.chains import as_view, is_cut, require_order
 from shardkit.reading.content import Mixed
+from shardkit.reading.dataset import Dataset
 from shardkit.reading.select import AtNumbers
-
-if TYPE_CHECKING:
-    from shardkit.reading.dataset import Dataset
 
 OLDEST = (2, 50)
 """The first version of Ray whose datasources have the present interface."""
@@ -95,7 +93,10 @@ def to_ray(dataset: Dataset, *, names: tuple[str, str] | None = None) -> ray.dat
 
 
 def shard_runs(dataset: Dataset, count: int) -> list[tuple[int, int]]:
-    """The ranges of a view's samples that at most `count` tasks read: whole shards, as equal as these allow."""
+    """The ranges of a view's samples that at most `count` tasks read: whole shards, as equal as these allow. An empty
+    view is read by one task."""
+    if not dataset.epoch_samples:
+        return [(0, 0)]
     rows, ends = dataset.rows(), np.cumsum(dataset.content.catalog.counts)
     samples = dataset.epoch_samples
     if rows is None:
@@ -114,6 +115,10 @@ def shard_runs(dataset: Dataset, count: int) -> list[tuple[int, int]]:
 
 def _require_readable(dataset: Dataset) -> None:
     """UsageError for what tasks that run in parallel, and again in each epoch, would read otherwise than iterating."""
+    if not isinstance(dataset, Dataset):
+        raise _refused(
+            f"{type(dataset).__name__} is not a Dataset", 'give one, such as shardkit.dataset("shards/train")'
+        )
     require_order(dataset, "to_ray()")
     (rank, world_size), steps, decode = dataset.reading.ranks, dataset.steps, dataset.steps.decode
     if steps.batch is not None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from shardkit.errors import DatasetError, UsageError, redacted
 from shardkit.formats.tfrecord.samples import FieldNames
-from shardkit.location import Location
+from shardkit.location import Location, locate
 from shardkit.reading.blocks.block import Catalog, Rows
 from shardkit.reading.blocks.catalog import IndexCatalog
 from shardkit.reading.order.derived import MIX_BLOCK, MixedOrder, order_of_rows, quotas_of
@@ -147,6 +147,16 @@ class _PerProcess:
         return _PerProcess, ()
 
 
+def _absolute(source: Any) -> Any:
+    """A source with absolute paths."""
+    if isinstance(source, (list, tuple)):
+        return [_absolute(part) for part in source]
+    if not isinstance(source, (str, os.PathLike)):
+        return source  # which is refused when it is looked up
+    place = locate(source)
+    return place.absolute().path if place.is_local else source
+
+
 class Named:
     """A source named by the user: shards, or a class directory."""
 
@@ -205,12 +215,17 @@ class Named:
         self._kept.forget()
 
     def __getstate__(self) -> dict[str, Any]:
-        """With a reference to a large manifest in its place."""
+        """With a reference to a large manifest in its place, and absolute paths: a worker on another machine, or one of
+        Ray on this, has its own working directory."""
         state = dict(self.__dict__)
         if self._reference is None and "found" in state:
-            self._reference = state["_reference"] = reference_to(self.found)
+            self._reference = state["_reference"] = reference_to(self.found.absolute())
         if self._reference is not None:
             state.pop("found", None)
+        if "found" in state:
+            state["found"] = self.found.absolute()
+        state["source"] = _absolute(self.source)
+        state["index"] = self.index if self.index in (None, AUTO) else _absolute(self.index)
         return state
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 
 import shardkit
@@ -75,6 +77,38 @@ def test_ray_reads_every_sample_once(cars: Path, run_python: Any) -> None:
     assert found["few"] == sorted(data.keys[:5])
     assert found["sizes"] == [12, 12]
     assert found["filtered"] == 10
+
+
+@needs_ray
+def test_a_task_in_another_working_directory_reads_the_same(
+    cars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from shardkit.adapters.ray import ShardSource
+
+    monkeypatch.chdir(cars.parent)
+    tasks = pickle.dumps(ShardSource(shardkit.dataset(cars.name)).get_read_tasks(2))
+    monkeypatch.chdir(tmp_path)
+    assert [key for task in pickle.loads(tasks) for block in task() for key in block["__key__"].to_pylist()] == list(
+        shardkit.dataset(cars).keys
+    )
+
+
+@needs_ray
+@pytest.mark.parametrize("empty", [lambda data: data[:0], lambda data: data.where(pc.field("width") > 1000)])
+def test_an_empty_view_has_no_rows(cars: Path, empty: Any) -> None:
+    from shardkit.adapters.ray import ShardSource
+
+    (task,) = ShardSource(empty(shardkit.dataset(cars))).get_read_tasks(4)
+    assert list(task()) == []
+    assert task.metadata.num_rows == 0
+
+
+@needs_ray
+def test_what_is_no_dataset_is_refused(cars: Path) -> None:
+    from shardkit.adapters.ray import ShardSource
+
+    with pytest.raises(UsageError, match=r"str is not a Dataset; give one, such as shardkit\.dataset"):
+        ShardSource(str(cars))  # type: ignore[arg-type]
 
 
 @needs_ray

@@ -4,6 +4,7 @@ import copy
 import gc
 import logging
 import pickle
+import shutil
 import threading
 import tracemalloc
 import weakref
@@ -22,6 +23,7 @@ from shardkit.reading.blocks import source as blocks
 from shardkit.reading.blocks.catalog import IndexCatalog
 from shardkit.reading.blocks.prefetch import AHEAD_BLOCKS
 from shardkit.shards import buffers
+from shardkit.shards.find import reference
 
 KeysOf = Callable[[Any], list[str]]
 
@@ -398,6 +400,32 @@ def test_a_dataset_survives_pickling_and_copying(cars: str, keys_of: KeysOf) -> 
     for copied in (pickle.loads(pickle.dumps(dataset)), copy.deepcopy(dataset)):
         copied.set_epoch(0)
         assert keys_of(copied) == expected
+
+
+@pytest.mark.parametrize("inline", [True, False])
+@pytest.mark.parametrize("looked_up", [True, False])
+@pytest.mark.parametrize("kind", ["prefix", "pattern", "list", "folder", "index", "tree", "no manifest"])
+def test_a_pickle_is_read_in_another_working_directory(
+    tmp_path: Path, draw_tree: Any, keys_of: KeysOf, monkeypatch: pytest.MonkeyPatch, kind: str, *, looked_up: bool,
+    inline: bool,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(reference, "INLINE_BYTES", 10**9 if inline else 0)
+    shardkit.pack(draw_tree(tmp_path / "tree", {"a": 4, "b": 3}), tmp_path / "shards" / "x", max_count=2, workers=1)
+    shutil.copytree(tmp_path / "shards", tmp_path / "bare", ignore=shutil.ignore_patterns("x.*"))
+    shardkit.index_shards(tmp_path / "bare" / "x-*.tar", out=tmp_path / "index" / "x")
+    monkeypatch.chdir(tmp_path)
+    sources: dict[str, Any] = {
+        "prefix": "shards/x", "pattern": "shards/x-*.tar", "folder": "shards/", "tree": "tree",
+        "list": ["shards/x-000000.tar", Path("shards/x-000001.tar")], "index": "bare/x-*.tar", "no manifest": "bare/x",
+    }  # fmt: skip
+    dataset = shardkit.dataset(sources[kind], **({"index": "index/x"} if kind == "index" else {}))
+    if looked_up:
+        keys_of(dataset)
+    pickled = pickle.dumps(dataset)
+    expected = keys_of(dataset)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert keys_of(pickle.loads(pickled)) == expected
 
 
 def test_nothing_is_opened_before_it_is_read(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shardkit.errors import UsageError
 from shardkit.location import Location
@@ -27,6 +27,12 @@ class Found:
         """The name of a dataset with a manifest, whatever its version."""
         name = "" if self.location is None else self.location.name.removesuffix(".json")
         return without_version(name) if self.older else name
+
+    def absolute(self) -> Found:
+        """The same in a process with another working directory."""
+        location, tree = (None if place is None else place.absolute() for place in (self.location, self.tree))
+        shards = tuple(shard.absolute() for shard in self.shards)
+        return replace(self, location=location, tree=tree, shards=shards)
 
     @property
     def places(self) -> list[Location]:

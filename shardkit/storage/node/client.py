@@ -313,8 +313,8 @@ class _Connection:
             node.ended()
 
     def _answered(self, message: Message) -> None:
-        with self._lock:
-            question = self._questions.pop(message.number, None)
+        with self._lock:  # FREED answers no question, although it has a number
+            question = self._questions.pop(message.number, None) if message.kind is not Kind.FREED else None
             if question is not None and message.kind in (Kind.HERE, Kind.YOURS):
                 question.answer = message
                 question.done.set()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shardkit.errors import UsageError
-from shardkit.location import Location, locate
+from shardkit.location import locate
 from shardkit.options.fields import checked_by
 from shardkit.packing.packed import Packed, PackedDataset
 from shardkit.packing.parts.merge import discard_parts, merge_parts
@@ -52,7 +52,7 @@ def merge(
             raise UsageError("source", "one dataset is not several", "name two or more to merge")
         if discard:
             raise UsageError("discard", "given for datasets, which have no parts", "omit it")
-        place = _absolute(locate(dest))
+        place = locate(dest).absolute()
         manifest = merge_datasets(
             [os.fspath(each) for each in sources], place, overwrite=overwrite, options=storage_options
         )
@@ -71,7 +71,7 @@ def _merge_parts(
     work: str | os.PathLike[str] | None,
     storage_options: Mapping[str, Any] | None,
 ) -> Packed:
-    place = _absolute(locate(dest))
+    place = locate(dest).absolute()
     if discard:
         discard_parts(place, work=work, options=storage_options)
         return Packed({}, splits=True)
@@ -81,11 +81,3 @@ def _merge_parts(
     at = {stem: os.path.join(text, stem) if inside else text for stem in found}
     datasets = {stem: PackedDataset(at[stem], manifest) for stem, manifest in found.items()}
     return Packed(datasets, splits=len(found) > 1)
-
-
-def _absolute(place: Location) -> Location:
-    """The place with an absolute path if it is on this machine; a slash at its end stays."""
-    if not place.is_local:
-        return place
-    path = os.path.abspath(place.path)
-    return Location("", os.path.join(path, "") if place.path.endswith("/") else path)

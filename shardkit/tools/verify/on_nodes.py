@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -64,7 +63,7 @@ def seen_on_nodes(opened: Opened, remote: Remote | None, decode: bool, where: En
     def tasks() -> Iterator[tuple[Location, _Task]]:
         for shard in opened.shards:
             index = None if shard.index is None else _named(*shard.index)
-            whole = _absolute(shard.location)
+            whole = shard.location.absolute()
             yield whole, _Task(
                 whole, shard.entry, index, shard.rows(), opened.place, manifest,
                 None if shard.location.is_local else remote, decode, shard.corrections,
@@ -77,10 +76,6 @@ def seen_on_nodes(opened: Opened, remote: Remote | None, decode: bool, where: En
 
 def _named(index: IndexFile, group: int) -> tuple[Location, int, str]:
     return index.place, group, index.shards[group]
-
-
-def _absolute(place: Location) -> Location:
-    return replace(place, path=os.path.abspath(place.path)) if place.is_local else place
 
 
 def check_one(task: _Task) -> ShardCheck:

@@ -148,6 +148,23 @@ def test_who_waits_for_a_server_that_is_killed_makes_it_itself(
     assert isinstance(found[0], Claim)
 
 
+def test_what_need_not_be_kept_is_no_answer(nodes: Callable[[], Node]) -> None:
+    """The first question of a connection has the number 0, as every message that frees memory."""
+    one, other = nodes(), nodes()
+    made(one, A, b"bytes")
+    connection = other._connected()
+    assert connection is not None
+    question = connection.ask(A)
+    assert question is not None
+    assert question.number == 0
+    assert question.done.wait(10.0)
+    question.done.clear()
+    connection._questions[0] = question
+    connection._answered(Message(Kind.FREED, 0, B))
+    assert connection._questions[0] is question
+    connection.forget(question)
+
+
 def test_a_stopped_server_is_left_alone(
     nodes: Callable[[], Node], server: subprocess.Popen[str], monkeypatch: Any, caplog: Any
 ) -> None:
@@ -172,6 +189,7 @@ def test_a_stopped_server_is_left_alone(
         assert waits == pytest.approx([min(rest, client.MOST_REST_SECONDS) for rest in rests], abs=1.0)
     finally:
         server.send_signal(signal.SIGCONT)
+    monkeypatch.setattr(client, "WAIT_SECONDS", 20.0)
     node._rests_until = 0.0
     assert bytes_of(node.take(A)) == b"mine"
     assert node._pause == client.REST_SECONDS
