@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,17 +19,21 @@ Rows = NDArray[np.int64]
 
 
 class PlannedCatalog(TreeCatalog):
-    """The files of a class tree, in the order of a plan, each shard of which is one of the catalog's. packer: who packs
-    while they are read."""
+    """The files of a class tree, in the order of a plan, each shard of which is one of the catalog's."""
 
-    def __init__(self, plan: PackingPlan, packer: Packer | None = None) -> None:
+    def __init__(self, plan: PackingPlan) -> None:
         super().__init__(plan.content.source)
-        self._order, self._packer = plan.content.plan.order, packer
+        self._order = plan.content.plan.order
+        self._packer: Packer | None = None
         self._labels: Labels | None = None
         self.counts = np.diff(plan.content.plan.bounds)
         self.identity = f"packing:{plan.digest}"
-        if packer is not None:
-            self.prefetch = PackAhead(packer)  # type: ignore[assignment]
+
+    def packed_by(self, packer: Packer) -> PlannedCatalog:
+        """The same, packed while it is read."""
+        found = copy(self)
+        found._packer, found.prefetch = packer, PackAhead(packer)  # type: ignore[assignment]
+        return found
 
     def scanned(self, rows: Rows) -> Rows:
         """The rows of the scan."""

@@ -96,6 +96,7 @@ class PackedWhileRead:
         self._lock = threading.RLock()
         self._plan: PackingPlan | None = None
         self._packer: Packer | None = None
+        self._tree: PlannedCatalog | None = None
         self._shards: tuple[str, Named] | None = None
         self._awaited = False
 
@@ -118,7 +119,7 @@ class PackedWhileRead:
     def forget(self) -> None:
         """Scan the tree again at the next use."""
         with self._lock:
-            self._plan = self._packer = self._shards = None
+            self._plan = self._packer = self._tree = self._shards = None
 
     def now(self, reading: Reading | None) -> EpochContent:
         """What an epoch reads that begins now. Without `reading`, nothing is packed."""
@@ -130,7 +131,9 @@ class PackedWhileRead:
                 return EpochContent(named.catalog, identity, self.remote)
             plan = self._planned()
             packer = None if reading is None else self._packer_of(plan, reading.ranks)
-            catalog = PlannedCatalog(plan, packer)
+            if self._tree is None:
+                self._tree = PlannedCatalog(plan)
+            catalog = self._tree if packer is None else self._tree.packed_by(packer)
             return EpochContent(catalog, _identity(plan, len(plan.content.source)), self.remote)
 
     @property
@@ -190,7 +193,7 @@ class PackedWhileRead:
         if manifest is not None:
             named = Named(str(plan.destination), verify=self.verify, remote=self.remote)
             self._shards = _identity(plan, manifest.samples), named
-            self._plan = self._packer = None
+            self._plan = self._packer = self._tree = None
 
 
 def _identity(plan: PackingPlan, samples: int) -> str:

@@ -43,8 +43,8 @@ class TreeCatalog:
         self.classes = tuple(map(ClassEntry, source.classes, source.counts.tolist()))
         self.mean_bytes = max(1, int(source.sizes.mean()))
         self.identity = f"tree:{_digest(source)}"
-        extensions = {os.fsdecode(path.rpartition(b".")[2]) for path in source.paths}
-        self.fields = tuple(sorted({"cls", *map(field_of, extensions)}))
+        extensions = {path.rpartition(b".")[2] for path in source.paths}
+        self.fields = tuple(sorted({"cls", *map(field_of, map(os.fsdecode, extensions))}))
 
     def scanned(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """The rows of the source that are at these rows."""
