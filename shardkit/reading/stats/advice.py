@@ -31,7 +31,7 @@ def sentence(name: Bottleneck, figures: Figures, setting: Setting, nbytes: float
         return f"Decoding is the limit: {spend} on it; {_more(setting, _DECODING)}."
     if name == "hand-over":
         return (
-            f"The hand-over is the limit: {waits} for work of the loader in its own thread; "
+            f"The hand-over is the limit: {waits} for the work around its batches, not in them; "
             "use larger batches with `batch(…)`, and call map() and filter() before take() and skip()."
         )
     return _too_little_ahead(figures, setting, waits)

@@ -26,6 +26,9 @@ WINDOW_BATCHES = 8
 GAIN = 1.04
 """How many times as fast a change has to make it."""
 
+TRIES = 2
+"""Windows in which a change may show that it helps."""
+
 QUIET = 0.03
 """The share of its time that the loop may wait without anything being changed."""
 
@@ -61,12 +64,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A change under trial. before: what was set, and the rate with it. settled: whether its first window is over."""
+    """A change under trial. before: what was set, and the rate with it. windows: how many are over."""
 
     axis: Axis
     before: Point
     rate: float
-    settled: bool = False
+    windows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +117,12 @@ def within(point: Point, limits: Limits) -> Point:
 
 
 def _tried(state: State, trial: Trial, rate: float, limit: Bottleneck) -> State:
-    """The end of a trial: its first window does not count, since it has batches from before."""
-    if not trial.settled:
-        return replace(state, trial=replace(trial, settled=True))
-    if rate >= GAIN * trial.rate:
+    """The end of a trial: its first window does not count, since it has batches from before, and one of TRIES others
+    has to show the gain, since other programs may have slowed one of them."""
+    if trial.windows and rate >= GAIN * trial.rate:
         return replace(state, trial=None, other=0)
+    if trial.windows < TRIES:
+        return replace(state, trial=replace(trial, windows=trial.windows + 1))
     refused = (*state.refused, *((trial.axis, name) for name in {limit, *_same(trial.axis)}))
     return replace(state, point=trial.before, trial=None, refused=refused, other=0)
 

@@ -22,6 +22,9 @@ IDLE = 0.7
 ENOUGH = 8
 """Batches from which on there is something to tell."""
 
+SHORT = 1e-3
+"""Seconds of work in threads for a batch below which the loop waits for threads to wake up, not for their work."""
+
 LATENT = 0.6
 """The share of a request's time until its first byte above which more requests at a time would bring more bytes."""
 
@@ -73,7 +76,7 @@ def bottleneck_of(figures: Figures, *, quiet: float = QUIET) -> Bottleneck:
     if not figures.available:
         return "store" if figures.requests else "disk"
     if limit_of({"threads": figures.busy}, figures.available) is None:
-        return "buffer"
+        return "hand-over" if figures.busy < SHORT * figures.batches else "buffer"
     return _slowest_stage(figures)
 
 

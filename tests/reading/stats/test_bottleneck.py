@@ -25,6 +25,8 @@ def changed(**changes: Any) -> Figures:
         (changed(decode=15.0, fetch=24.0), "disk"),
         (changed(decode=15.0, transform=24.0), "transform"),
         (changed(decode=5.0, busy=20.0), "buffer"),
+        (changed(decode=5.0, busy=20.0, batches=19_000), "buffer"),
+        (changed(decode=5.0, busy=20.0, batches=21_000), "hand-over"),
         (changed(decode=5.0, fetch=34.0, requests=50, narrow=True, latency=0.9), "buffer"),
         (changed(decode=5.0, fetch=34.0, requests=50, narrow=True, latency=0.2), "store"),
         (changed(decode=5.0, fetch=34.0, requests=50, narrow=False, latency=0.9), "store"),

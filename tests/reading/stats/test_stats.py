@@ -139,6 +139,24 @@ def test_an_error_in_a_function_leaves_the_statistics_whole(packed: str) -> None
     assert data.stats().batches == 0
 
 
+def test_a_function_that_ends_its_thread_leaves_the_statistics_whole(packed: str) -> None:
+    def leave(batch: Any) -> Any:
+        raise SystemExit(3)
+
+    data = batches(packed).map(leave)
+    with pytest.raises(SystemExit):
+        list(data)
+    assert (data.stats().batches, data.stats().bottleneck) == (0, "none")
+    assert sum(1 for _ in batches(packed)) == 10
+
+
+def test_readers_that_share_batches_are_counted_each(packed: str, tmp_path: Path) -> None:
+    readers = [batches(packed, shuffle=True, shared=str(tmp_path / "meet")) for _ in range(2)]
+    for data in readers:
+        assert sum(1 for _ in data) == 10
+        assert (data.stats().batches, data.stats().samples, data.stats().fetch.count) == (10, 100, 10)
+
+
 def test_a_new_step_and_a_pickle_begin_without_statistics(packed: str) -> None:
     data = batches(packed)
     list(data)
