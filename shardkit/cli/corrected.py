@@ -30,4 +30,5 @@ def tell(result: Corrected, what: str, *, as_json: bool) -> None:
     samples = tables.plural(result.changed, "sample")
     more = f", {result.unchanged:,} already were" if result.unchanged else ""
     console.summary(f"{place}: {samples} {what}{more}; this is version {result.version}")
-    console.summary(f"note: {NOTE}")
+    purged = "copies, caches, and versions that a bucket keeps of its objects may still have the samples"
+    console.summary(f"note: {purged if result.kind == 'purge' else NOTE}")

@@ -34,15 +34,20 @@ def command(dataset: str, list: str | None, keys: tuple[str, ...], as_json: bool
 
     LIST is a CSV, TSV, JSON lines or Parquet file with a column key or path. The samples stay in the shards and in
     older versions, and programs that do not read the index, such as webdataset and tf.data, see them, until shardkit
-    convert.
+    convert. With --purge, the shards that hold them are rewritten, and older versions are removed.
 
     \b
     shardkit delete shards/train unwanted.csv
     shardkit delete shards/train --key cat/0001 --key cat/0002 --message "blurred"
+    shardkit delete shards/train --key cat/0003 --purge
     """
     from shardkit.cli.corrected import tell
     from shardkit.tools.corrections.delete import delete
 
     if (list is None) == (not keys):
         raise UsageError("shardkit delete", "it takes either LIST or --key", "give one of the two")
-    tell(delete(dataset, keys if list is None else list, **options), "deleted", as_json=as_json)
+    tell(
+        delete(dataset, keys if list is None else list, **options),
+        "purged" if options["purge"] else "deleted",
+        as_json=as_json,
+    )

@@ -45,6 +45,7 @@ def what_of(entry: VersionEntry) -> str:
     return {
         "pack": "packed",
         "delete": f"{entry.deleted:,} deleted",
+        "purge": f"{entry.deleted:,} purged",
         "append": f"{entry.added:,} added",
         "revert": f"as version {entry.of}",
     }.get(entry.kind, printable(entry.kind))

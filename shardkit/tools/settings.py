@@ -102,6 +102,9 @@ class DeleteSettings:
     """The options of `delete`."""
 
     by: By = None
+    purge: Annotated[
+        bool, Help("Rewrite the shards that hold the samples, and remove all older versions: no byte is left.")
+    ] = False
     message: Message = ""
     storage_options: StorageOptions = None
 

@@ -25,7 +25,7 @@ import msgspec
 OPTION = "corrections"
 """The key of `options`."""
 
-Kind = Literal["pack", "relabel", "delete", "append", "revert"]
+Kind = Literal["pack", "relabel", "delete", "append", "revert", "purge"]
 """What made a version."""
 
 
@@ -51,7 +51,8 @@ class VersionEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     version: its number. kind: what made it. samples: how many it has. relabelled, deleted, added: the samples that it
     changed. classes: the names of new classes. of: the version to which it went back. message: its author's.
-    overlay: its corrections; None if it has none. manifest: the copy of its manifest; None for the current version.
+    overlay: its corrections; None if it has none. manifest: the copy of its manifest; None for the current version, and
+    for those before a purge, which are gone.
     """
 
     version: int
@@ -112,7 +113,8 @@ def wrong_block(found: Corrections, samples: Sequence[int]) -> str | None:
     numbers = [each.version for each in found.log]
     if numbers != list(range(1, found.version + 1)) or found.version < 2:
         return "its versions are not numbered from 1 on"
-    if any((each.manifest is None) != (each.version == found.version) for each in found.log):
+    purged = max((each.version for each in found.log if each.kind == "purge"), default=0)
+    if any((each.manifest is None) != (each.version < purged or each is found.log[-1]) for each in found.log):
         return "it does not name the manifest of each older version"
     if found.log[-1].overlay != found.overlay:
         return "its overlay is not that of its last version"

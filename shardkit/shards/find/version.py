@@ -27,6 +27,9 @@ def at_version(found: Found, number: int, files: Files) -> Found:
         return found
     log = () if manifest.corrections is None else manifest.corrections.log
     entry = next((each.manifest for each in log if each.version == number), None)
+    if entry is None and any(each.version == number for each in log):
+        fact = f"version {number} is gone: samples were purged since"
+        raise NotFoundError(str(beside), fact, "see 'shardkit log'")
     if entry is None:
         whose = f"versions 1 to {manifest.number}" if log else "version 1 alone, since it was not corrected"
         raise NotFoundError(str(beside), f"there is no version {number}: it has {whose}", "see 'shardkit log'")

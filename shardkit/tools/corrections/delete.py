@@ -16,7 +16,8 @@ from shardkit.shards.find.shards import SourceLike
 from shardkit.shards.manifest import ClassEntry
 from shardkit.tools.corrections.commit import Change, Corrected, correct
 from shardkit.tools.corrections.lists import By, CorrectionList, NamedList, read_names
-from shardkit.tools.corrections.place import Base, place_of
+from shardkit.tools.corrections.place import Base, CorrectedPlace, place_of
+from shardkit.tools.corrections.purge import purge as purge_samples
 from shardkit.tools.corrections.rows import NamedRows, faults_of, find_rows, targets_of, twice_in
 from shardkit.tools.settings import DeleteSettings
 
@@ -27,6 +28,7 @@ def delete(
     keys: CorrectionList,
     *,
     by: By | None = None,
+    purge: bool = False,
     message: str = "",
     storage_options: Mapping[str, Any] | None = None,
 ) -> Corrected:
@@ -36,7 +38,9 @@ def delete(
     or table with a column `key` or `path`.
 
     The samples stay in the shards and in older versions, and other readers of the shards see them, until `convert`
-    writes new shards.
+    writes new shards. purge: instead, rewrite the shards that hold them, and remove all older versions, so that no byte
+    of them is left where the dataset is; samples that are deleted already may be named too. Copies, caches, and a
+    bucket that keeps versions of its objects still have them.
 
     Returns the new version. Raises SourceError with all that is wrong with the list (an unknown key, one that occurs
     twice, a sample that is deleted already), BusyError if another run corrects the same samples, DestinationError,
@@ -44,15 +48,33 @@ def delete(
     """
     place = place_of(source, storage_options)
     wanted = read_names(keys, by)
+    if purge:
+        return _purge(place, wanted, message)
     return correct(place, lambda base: _change(base, wanted, message))
+
+
+def _purge(place: CorrectedPlace, wanted: NamedList, message: str) -> Corrected:
+    with place.locked():
+        base = place.current()
+        names = list(dict.fromkeys(wanted.names))
+        found = find_rows(base, wanted.by, names)
+        present = found.pick(~found.gone)
+        faults = twice_in(wanted.names, wanted.by) + faults_of(found, names, wanted.by, deleted=True)
+        _raise_faults(faults, wanted)
+        manifest, written = purge_samples(place, base, np.sort(found.places), _classes(base, present), message)
+    return Corrected(str(base.place), manifest.number, "purge", len(names), 0, written, manifest)
+
+
+def _raise_faults(faults: list[str], wanted: NamedList) -> None:
+    if faults:
+        raise SourceError(wanted.place, "; ".join(faults), "fix the list")
 
 
 def _change(base: Base, wanted: NamedList, message: str) -> Change:
     names = list(dict.fromkeys(wanted.names))
     found = find_rows(base, wanted.by, names)
     faults = twice_in(wanted.names, wanted.by) + faults_of(found, names, wanted.by)
-    if faults:
-        raise SourceError(wanted.place, "; ".join(faults), "fix the list")
+    _raise_faults(faults, wanted)
     order = np.argsort(found.places)
     places, keys = found.places[order], found.keys[order]
     count = len(places)

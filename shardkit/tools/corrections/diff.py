@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,6 @@ from shardkit.options.fields import checked_by
 from shardkit.shards.corrections.overlay import Overlay, no_corrections
 from shardkit.shards.corrections.read import corrected_index_files, read_overlay
 from shardkit.shards.find.shards import SourceLike
-from shardkit.shards.index import as_numpy
 from shardkit.shards.manifest import Manifest
 from shardkit.shards.objects import Objects
 from shardkit.storage.access import Remote
@@ -107,7 +106,7 @@ def diff(a: SourceLike, b: SourceLike, *, storage_options: Mapping[str, Any] | N
 def _version(source: SourceLike, remote: Remote) -> _Version:
     found = find_dataset(source, remote.storage_options)
     assert found.manifest is not None and found.location is not None
-    overlay = read_overlay(Objects(remote), found.location, found.manifest)
+    overlay = read_overlay(Objects(remote), found.location, found.manifest, keys=True)
     return _Version(found.manifest, found.location, no_corrections() if overlay is None else overlay)
 
 
@@ -119,7 +118,7 @@ def _deleted_among(overlay: Overlay, places: NDArray[np.int64]) -> NDArray[np.bo
 def _table(one: _Version, other: _Version, places: NDArray[np.int64], remote: Remote) -> pa.Table:
     import pyarrow as pa
 
-    keys, packed = _packed(one, places, remote)
+    keys, packed = _keys(one, other, places), _packed(one, places, remote)
     gone, there = (_deleted_among(each.overlay, places) for each in (one, other))
     change = np.where(there, CHANGES[0], np.where(gone, CHANGES[1], CHANGES[2]))
     before = _labels(one, places, packed, gone)
@@ -134,24 +133,30 @@ def _table(one: _Version, other: _Version, places: NDArray[np.int64], remote: Re
     )
 
 
-def _packed(one: _Version, places: NDArray[np.int64], remote: Remote) -> tuple[list[str], NDArray[np.int64]]:
-    """(the keys, the labels as packed) of samples, from the index."""
-    keys, labels = list[str](), [np.zeros(0, np.int64)]
-    for wanted, table in _index_rows(one, places, remote):
-        keys += table["key"].take(wanted).to_pylist()
-        labels.append(as_numpy(table["label"])[wanted].astype(np.int64))
-    return keys, np.concatenate(labels)
+def _keys(one: _Version, other: _Version, places: NDArray[np.int64]) -> list[str]:
+    """The keys of samples, each of which is corrected in one of the versions."""
+    keys = np.full(len(places), None, object)
+    for version in (one, other):
+        _, at, there = np.intersect1d(places, version.overlay.places, assume_unique=True, return_indices=True)
+        keys[at] = version.overlay.keys[there]
+    found: list[str] = keys.tolist()
+    return found
 
 
-def _index_rows(one: _Version, places: NDArray[np.int64], remote: Remote) -> Iterator[tuple[NDArray[np.int64], Any]]:
-    """(rows, index table) with the samples: only the shards that have any are read."""
-    shards, first = np.unique(places >> 32), 0
+def _packed(one: _Version, places: NDArray[np.int64], remote: Remote) -> NDArray[np.int64]:
+    """The labels of samples as packed, from the index: only the shards that have any of them are read."""
+    shards, rows = places >> 32, places & 0xFFFFFFFF
+    samples = np.array([shard.samples for shard in one.manifest.shards], np.int64)
+    labels, first = [np.zeros(0, np.int64)], 0
     for index in corrected_index_files(Objects(remote), one.place, one.manifest, None):
-        for shard in shards[(shards >= first) & (shards < first + len(index.shards))].tolist():
-            mine = places[(places >> 32) == shard] & 0xFFFFFFFF
-            [table] = index.tables(["key", "label"], [shard - first])
-            yield mine, table
+        mine = (shards >= first) & (shards < first + len(index.shards))
+        used, slots = np.unique(shards[mine], return_inverse=True)
+        if len(used):
+            found = np.concatenate(list(index.numbers("label", (used - first).tolist())))
+            begins = np.cumsum(samples[used]) - samples[used]
+            labels.append(found[begins[slots] + rows[mine]].astype(np.int64))
         first += len(index.shards)
+    return np.concatenate(labels)
 
 
 def _labels(

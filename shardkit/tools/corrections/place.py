@@ -70,6 +70,7 @@ class CorrectedPlace:
         Raises BusyError if another run is still writing after WAIT_SECONDS; DestinationError for a read-only folder.
         """
         if not self.files.store.root.is_local:
+            self.files.clear()
             yield
             return
         destination, begun = destination_of_files(self.files, None, self.options), time.monotonic()
@@ -82,6 +83,7 @@ class CorrectedPlace:
                     if time.monotonic() - begun > WAIT_SECONDS:
                         raise
                     time.sleep(0.02)
+            self.files.clear()  # what an interrupted purge had yet to remove
             yield
 
 

@@ -78,13 +78,14 @@ def _as_corrected(
     return NamedRows(which, places, labels, keys, gone)
 
 
-def faults_of(found: NamedRows, names: Sequence[str], what: str) -> list[str]:
-    """What is wrong with names of which each has to be that of one sample. what: "key" or "path"."""
+def faults_of(found: NamedRows, names: Sequence[str], what: str, *, deleted: bool = False) -> list[str]:
+    """What is wrong with names of which each has to be that of one sample. what: "key" or "path". deleted: whether it
+    may be deleted already."""
     hits = np.bincount(found.which, minlength=len(names))
-    deleted = set(found.which[found.gone].tolist())
+    already = set() if deleted else set(found.which[found.gone].tolist())
     unknown = [names[at] for at in np.flatnonzero(hits == 0).tolist()]
     several = [names[at] for at in np.flatnonzero(hits > 1).tolist()]
-    gone = [names[at] for at in sorted(deleted) if hits[at] == 1]
+    gone = [names[at] for at in sorted(already) if hits[at] == 1]
     return [
         *told(unknown, f"no sample has the {what}"),
         *told(several, f"several samples have the {what}"),
