@@ -287,10 +287,11 @@ class Epoch:
     def _shared(self) -> SharedBatches | None:
         """The decoded batches that the processes of this machine share, if they were asked to."""
         decode, content, reading = self.steps.decode, self.content, self.reading
-        if decode is None or not reading.shared or content.streams or self.steps.buckets is not None:
+        if decode is None or not reading.shared or content.streams:
             return None
+        shapes = () if self.steps.buckets is None else self.sorted.shapes
         node = open_node(reading.shared, content.remote.ahead_bytes)
-        return shared_batches(node, content.catalog, decode.options)
+        return shared_batches(node, content.catalog, decode.options, shapes)
 
     def _blocks(self, worker: int, workers: int) -> IndexedBlocks:
         """The blocks of a catalog."""

@@ -176,7 +176,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size_t frame;
     set.height = 1 + asked[0] % 100;
     set.width = 1 + asked[1] % 100;
-    set.crop = asked[2] % 3;
+    set.crop = asked[2] % (CROP_RANDOM_COVER + 1);
     set.channels = asked[2] & 64 ? 1 : 3;
     set.headroom = headrooms[asked[3] % 4];
     set.filter = asked[6] % FILTERS;

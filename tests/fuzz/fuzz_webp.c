@@ -27,7 +27,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint64_t random = (uint64_t)asked[4] << 8 | asked[5] | 1 << 20;
     set.height = 1 + asked[0] % 100;
     set.width = 1 + asked[1] % 100;
-    set.crop = asked[2] % 3;
+    set.crop = asked[2] % (CROP_RANDOM_COVER + 1);
     set.channels = asked[2] & 64 ? 1 : 3;
     set.filter = asked[6] % FILTERS;
     set.tall = asked[6] >> 5 & 1;

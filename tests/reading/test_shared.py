@@ -157,6 +157,28 @@ def test_equal_batches_are_decoded_once(
         taken.clear()
 
 
+def test_batches_of_buckets_are_decoded_once_for_equal_shapes(
+    tmp_path: Path, draw_image: Any, meeting: str, decoded: list[int]
+) -> None:
+    folder = tmp_path / "tree" / "a"
+    folder.mkdir(parents=True)
+    for number in range(40):
+        (folder / f"{number}.jpg").write_bytes(draw_image(number, size=(30 + number, 40)))
+    shardkit.pack(tmp_path / "tree", tmp_path / "x")
+
+    def read(shapes: list[tuple[int, int]], **options: Any) -> list[Any]:
+        data = shardkit.dataset(tmp_path / "x", shuffle=9, **options).buckets(shapes)
+        return list(data.decode(flip=True).batch(8))
+
+    for shapes in ([(16, 16), (16, 24)], [(16, 16), (16, 23)]):
+        expected = read(shapes)
+        decoded.clear()
+        for _ in range(3):
+            for got, right in zip(read(shapes, shared=meeting), expected, strict=True):
+                same(got, right)
+        assert sum(decoded) == 40
+
+
 def same(got: Any, expected: Any) -> None:
     assert got.keys == expected.keys
     assert np.array_equal(got.labels, expected.labels)

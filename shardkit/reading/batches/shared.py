@@ -68,14 +68,19 @@ class SharedBatches:
         return opened(found) if isinstance(found, Memory) else found
 
 
-def shared_batches(node: Node | None, catalog: Catalog, options: DecodeOptions) -> SharedBatches | None:
-    """What is shared of a catalog's batches with these options; None where their pixels may depend on more."""
+def shared_batches(
+    node: Node | None, catalog: Catalog, options: DecodeOptions, shapes: Sequence[tuple[int, int]] = ()
+) -> SharedBatches | None:
+    """What is shared of a catalog's batches with these options; None where their pixels may depend on more. shapes: of
+    the buckets, if there are any: the nearest one is that of a sample."""
     content = None if node is None else _content_of(catalog)
     if node is None or content is None:
         return None
     if options.augment is not None and options.augment.preprocessing_function is not None:
         return None
-    made_from = pickle.dumps((content, options, _software()))  # to be hashed, never to be loaded
+    made_from = pickle.dumps(
+        (content, options, list(shapes), _software()) if shapes else (content, options, _software())
+    )  # to be hashed, never to be loaded
     return SharedBatches(node, blake2b(made_from).digest())
 
 

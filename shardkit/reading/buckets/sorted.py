@@ -97,7 +97,8 @@ def _sort(catalog: Catalog, rows: Rows | None, buckets: Buckets, orientation: bo
     shapes: Sequence[Shape]
     if isinstance(buckets.shapes, int):
         assert buckets.size is not None
-        unique, counts = np.unique(sizes, axis=0, return_counts=True)
+        words, counts = np.unique(sizes[:, 0].astype(np.int64) << 32 | sizes[:, 1], return_counts=True)
+        unique = np.stack([words >> 32, words & 0xFFFFFFFF], axis=1)
         shapes = best_shapes(unique, counts, buckets.shapes, buckets.size, buckets.multiple)
     else:
         shapes = buckets.shapes
