@@ -18,6 +18,7 @@ _HOME = {
     "Batch": "shardkit.reading.batches.batch",
     "EncodedBatch": "shardkit.reading.batches.encoded",
     "BenchResult": "shardkit.tools.bench.bench",
+    "ChangeFindings": "shardkit.tools.report.report",
     "ClassEntry": "shardkit.shards.manifest",
     "ContactSheet": "shardkit.tools.view",
     "Corrected": "shardkit.tools.corrections.commit",

@@ -91,6 +91,7 @@ from shardkit.tools.repair.repair import Renamed as Renamed
 from shardkit.tools.repair.repair import Repaired as Repaired
 from shardkit.tools.repair.repair import repair as repair
 from shardkit.tools.repair.salvaged import LeftOut as LeftOut
+from shardkit.tools.report.report import ChangeFindings as ChangeFindings
 from shardkit.tools.report.report import DatasetFindings as DatasetFindings
 from shardkit.tools.report.report import LeakFindings as LeakFindings
 from shardkit.tools.report.report import Report as Report

@@ -15,7 +15,7 @@ from shardkit.tools.settings import ReportSettings
 from shardkit.units import format_bytes
 
 if TYPE_CHECKING:
-    from shardkit.tools.report.report import DatasetFindings, Report
+    from shardkit.tools.report.report import ChangeFindings, DatasetFindings, Report
 
 
 @click.command(cls=Command, name="report", short_help="Write an HTML report: classes, sizes, duplicates, leakage.")
@@ -57,12 +57,22 @@ def report_text(result: Report) -> str:
         if leak.near:
             images = tables.plural(len(leak.near), "image")
             lines.append(f"  {images} of {printable(leak.name)} nearly equal to one of {printable(leak.other)}")
+    if result.changes is not None:
+        lines.append(f"  {_changes_text(result.changes)}")
     for found in result.datasets:
         facts = ", ".join(_facts(found)) or "nothing stands out"
         lines.append(f"  {printable(found.name)}: {tables.plural(found.samples, 'sample')}, {facts}")
         if advice := JpegKinds(found.jpegs, found.progressive, looks_at_all(found.samples)).advice:
             lines.append(f"    {advice}")
     return "\n".join(lines)
+
+
+def _changes_text(found: ChangeFindings) -> str:
+    counts = [(len(found.added), "added"), (len(found.gone), "gone"), (len(found.relabelled), "relabelled")]
+    counts.append((len(found.changed), "changed"))
+    said = ", ".join(f"{count:,} {words}" for count, words in counts if count) or "nothing changed"
+    common = tables.plural(found.same, "common key")
+    return f"from {printable(found.name)} to {printable(found.other)}: {common}, {said}"
 
 
 def _facts(found: DatasetFindings) -> list[str]:

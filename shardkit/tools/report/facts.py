@@ -83,6 +83,14 @@ class Facts:
         label = int(self.labels[row])
         return self.classes[label] if label >= 0 else "no label"
 
+    def key_column(self) -> pa.ChunkedArray:
+        """The keys as an Arrow column."""
+        import pyarrow as pa
+
+        return (
+            self.keys.column if isinstance(self.keys, _Keys) else pa.chunked_array([pa.array(self.keys, pa.string())])
+        )
+
     def prints(self) -> Numbers:
         """A fingerprint of each image, from CRC-32C and size, equal for equal images: uint64, 0 without an image or
         where checksums are not known."""

@@ -20,6 +20,8 @@ from shardkit.tools.progressive import jpeg_kinds
 from shardkit.tools.report import alike
 from shardkit.tools.report import sections as parts
 from shardkit.tools.report import thumbnails as pictures
+from shardkit.tools.report.changes import Changes, class_changes, find_changes
+from shardkit.tools.report.changes import changes as changes_section
 from shardkit.tools.report.checks import Leak, find_doubles, find_leak, find_looks, find_suspects
 from shardkit.tools.report.columns import columns
 from shardkit.tools.report.facts import Facts, collect, siblings
@@ -81,13 +83,34 @@ class LeakFindings:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangeFindings:
+    """What the second of two compared datasets has otherwise, by keys; same: the keys that are in both, changed or not.
+
+    relabelled: (key, its class before, and now). changed: whose image has other bytes. classes: (class, its samples
+    before, and now) of those whose number changed; None where a class is missing.
+    """
+
+    name: str
+    other: str
+    same: int
+    added: tuple[str, ...]
+    gone: tuple[str, ...]
+    relabelled: tuple[tuple[str, str, str], ...]
+    changed: tuple[str, ...]
+    classes: tuple[tuple[str, int | None, int | None], ...]
+
+    __repr__ = short_repr
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """Result of a report. bytes: size of the page."""
+    """Result of a report. bytes: size of the page. changes: from the first dataset to the second, if two were given."""
 
     path: str
     bytes: int
     datasets: tuple[DatasetFindings, ...]
     leaks: tuple[LeakFindings, ...]
+    changes: ChangeFindings | None = None
 
     __repr__ = short_repr
 
@@ -105,8 +128,9 @@ def report(
     """Write a page about a dataset to the HTML file `out`, replacing it.
 
     source: as for `dataset`; a class directory is read completely. compare: a second dataset, shown side by side with
-    the first. seed: for choosing the samples to show. storage_options: for a store, as in `dataset`. If the dataset is
-    a split, its sibling splits are searched for equal images too.
+    the first; if it has keys of the first, such as another version of it, what changed is listed. seed: for
+    choosing the samples to show. storage_options: for a store, as in `dataset`. If the dataset is a split, its sibling
+    splits are searched for equal images too.
 
     Near-duplicates, and dark, bright, blurred and flat images, need an index with quality columns (`pack` and
     `index_shards` with `quality_columns=True`); those of a class directory are found while it is read.
@@ -124,13 +148,15 @@ def report(
     leaks = [find_leak(facts[0], other) for other in others]
     near = [find_near_leak(facts[0], other, progress) for other in others]
     studies = [_study(each, progress) for each in facts]
-    found = _Found(studies, leaks, near, {other.name: other for other in others})
+    changes = find_changes(facts[0], facts[1]) if len(facts) == 2 else None
+    found = _Found(studies, leaks, near, {other.name: other for other in others}, changes)
     content = _page(found, seed, progress).encode("utf-8")
     with whole_file(path, sync=False) as file:
         file.write(content)
     names = {each.name: each for each in [*facts, *others]}
     leaked = tuple(_leak(leak, one, names) for leak, one in zip(leaks, near, strict=True))
-    return Report(path, len(content), tuple(map(_findings, studies)), leaked)
+    changed = None if changes is None else _changes(facts[0], facts[1], changes)
+    return Report(path, len(content), tuple(map(_findings, studies)), leaked, changed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +167,7 @@ class _Found:
     leaks: Sequence[Leak]
     near: Sequence[NearLeak | None]
     others: Mapping[str, Facts]
+    changes: Changes | None
 
 
 def _apart(facts: Sequence[Facts]) -> list[Facts]:
@@ -185,6 +212,8 @@ def _sections(found: _Found, seed: int) -> Iterator[Section]:
     studies = found.studies
     near = [one for one in found.near if one is not None]
     yield parts.summary(studies, found.leaks, near)
+    if found.changes is not None:
+        yield changes_section(studies[0].facts, studies[1].facts, found.changes)
     yield parts.classes(studies)
     yield parts.sizes(studies)
     yield parts.files(studies)
@@ -250,3 +279,19 @@ def _leak(leak: Leak, near: NearLeak | None, names: dict[str, Facts]) -> LeakFin
     images = tuple((ours[row], theirs[twin]) for row, twin in leak.pairs)
     pairs = None if near is None else tuple((ours[row], theirs[twin]) for row, twin in near.pairs)
     return LeakFindings(leak.name, leak.other, images, leak.relabelled, pairs)
+
+
+def _changes(before: Facts, after: Facts, found: Changes) -> ChangeFindings | None:
+    """None if no key is in both."""
+    if not len(found.pairs):
+        return None
+    keys = before.keys
+    relabelled = found.pairs[found.relabelled].tolist()
+    return ChangeFindings(
+        before.name, after.name, len(found.pairs),
+        added=tuple(after.keys[row] for row in found.added.tolist()),
+        gone=tuple(keys[row] for row in found.gone.tolist()),
+        relabelled=tuple((keys[row], before.class_of(row), after.class_of(twin)) for row, twin in relabelled),
+        changed=tuple(keys[row] for row in found.pairs[found.changed, 0].tolist()),
+        classes=tuple(class_changes(before, after)),
+    )  # fmt: skip
