@@ -32,6 +32,7 @@ def command(source: str, dest: str, as_json: bool, **options: Any) -> None:
     shardkit unpack shards/train data/again
     shardkit unpack shards/train some --class cat --class dog
     shardkit unpack 'shards/train-*.tar' one --key 'cat/0001*'
+    shardkit unpack shards/listed photos --metadata
     """
     from shardkit.tools.unpack.unpack import unpack
 

@@ -171,6 +171,7 @@ class UnpackSettings:
         Flag("--key"),
         Help("Only these keys, such as 'cat/00*'; repeatable.", "PATTERN"),
     ] = None
+    metadata: Annotated[bool, Help("Write labels and columns to metadata.jsonl, a list that pack takes.")] = False
     workers: Threads = None
 
 

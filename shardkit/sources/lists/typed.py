@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+DAY_LENGTH = len("2024-05-01")
+
 READS_AS = b"shardkit reads as"
 """The metadata of a column of text that is one of dates or times, with its type: JSON has them as written."""
 
@@ -66,6 +68,8 @@ def _read(field: pa.Field, values: pa.ChunkedArray) -> pa.ChunkedArray:
     null = pc.is_in(values, pa.array(csv.ConvertOptions().null_values))
     present = pc.if_else(null, pa.scalar(None, pa.string()), values)
     unit, _, zone = kind.partition(" ")
+    if not zone and pc.all(pc.equal(pc.utf8_length(present), DAY_LENGTH)).as_py():
+        unit = "date"  # in JSON lines, Arrow takes days for points in time
     return present.cast(pa.date32() if unit == "date" else pa.timestamp(unit, zone or None))
 
 

@@ -37,6 +37,7 @@ from shardkit.storage.parts import part_of, remove_abandoned_trees
 from shardkit.system import BINARY
 from shardkit.threads import in_threads, thread_count
 from shardkit.tools.settings import UnpackSettings
+from shardkit.tools.unpack.metadata import NAME, OF_LIST, Rows, rows_of
 from shardkit.tools.unpack.paths import checked_path, path_of_key, relative_path
 from shardkit.tools.unpack.wanted import Wanted, wanted
 
@@ -71,6 +72,7 @@ def unpack(
     *,
     classes: Sequence[str] | None = None,
     keys: Sequence[str] | None = None,
+    metadata: bool = False,
     workers: int | None = None,
     progress: ProgressFn = no_progress,
 ) -> Unpacked:
@@ -81,6 +83,8 @@ def unpack(
     class names, CLASS is the class number); `cls` itself is not written beside an image. Numbers and lists in TFRecord
     are not files, and are omitted.
     classes, keys: only samples of these classes (names), with these keys (or shell patterns of them).
+    metadata: write `metadata.jsonl`, a list of the files with their labels and columns, in the place of the fields
+    `json` and `cls.json`. `pack` takes the folder with it, and gives a dataset with the same columns.
     workers: threads (default: one per core). Each image is checked against its CRC-32C if there is an index.
 
     `dest` appears when everything is written; an error leaves nothing behind. Raises DatasetError (DamagedError) for
@@ -103,7 +107,7 @@ def unpack(
         remove_abandoned_trees(folder, hidden)
         os.mkdir(part)
     try:
-        counts = _write_all(opened, os.fsencode(part), take, threads, progress)
+        counts = _write_all(opened, os.fsencode(part), take, metadata, threads, progress)
         if not counts[0] and not take.everything:
             raise NotFoundError(str(opened.place), "no sample matches these classes and keys", "check their names")
         with translated(target):
@@ -142,22 +146,34 @@ def _require_free(target: str) -> None:
             raise DestinationError(fs_text(target), "the folder is not empty", "choose a new or empty one")
 
 
-def _write_all(opened: Opened, root: bytes, take: Wanted, threads: int, progress: ProgressFn) -> tuple[int, int, int]:
+def _write_all(
+    opened: Opened, root: bytes, take: Wanted, metadata: bool, threads: int, progress: ProgressFn
+) -> tuple[int, int, int]:
     """Return (samples, files, bytes) written to `root`."""
     stop = Event()
-    one = partial(_unpack_shard, opened, root, take, stop)
+    one = partial(_unpack_shard, opened, root, take, metadata, stop)
+    lines = list[bytes]()
     samples = files = size = 0
     total = opened.manifest.samples if opened.manifest is not None and opened.whole and take.everything else 0
     try:
         for done in in_threads(one, opened.shards, threads):
             samples, files, size = samples + done[0], files + done[1], size + done[2]
+            lines += done[3]
             progress(Progress("unpack", samples, total, size))
     finally:
         stop.set()  # so that no thread continues writing while the folder is removed
+    if metadata:
+        path, content = root + b"/" + NAME, b"".join(lines)
+        with translated(path), open(path, "xb") as file:
+            file.write(content)
+        files, size = files + 1, size + len(content)
     return samples, files, size
 
 
-def _unpack_shard(opened: Opened, root: bytes, take: Wanted, stop: Event, shard: ShardPlace) -> tuple[int, int, int]:
+def _unpack_shard(
+    opened: Opened, root: bytes, take: Wanted, metadata: bool, stop: Event, shard: ShardPlace
+) -> tuple[int, int, int, list[bytes]]:
+    """(samples, files, bytes) written, and with metadata the lines of the list."""
     manifest, data, rows = opened.manifest, open_shard(shard.location, opened.format), shard.rows()
     if manifest is not None and rows is None:
         place = shard.location if shard.index is None else shard.index[0].place
@@ -170,18 +186,31 @@ def _unpack_shard(opened: Opened, root: bytes, take: Wanted, stop: Event, shard:
     else:
         samples = _of_index(manifest, data, _corrected(manifest, rows, shard.corrections), take)
     folders: set[bytes] = set()
+    listed = rows_of(manifest, shard, None if rows is None else rows.keys) if metadata else None
     count = files = size = 0
     for key, label, members in samples:
         if not take(key, label):
             continue
         if stop.is_set():
             break
+        if listed is not None:
+            members = _without_listed(listed, key, label, members, data)
         for file in members:
             _write(root, file, data, folders)
             size += file.size
         files += len(members)
         count += 1
-    return count, files, size
+    return count, files, size, [] if listed is None else listed.lines
+
+
+def _without_listed(listed: Rows, key: str, label: int, members: Sequence[_File], data: ShardBytes) -> Sequence[_File]:
+    """The files but those whose content goes into the list, to which the sample is added by its first file."""
+    stem = members[0].path.rpartition(b".")[0]
+    fields = {stem + ending: name for ending, name in OF_LIST.items()}
+    inside = {fields[file.path]: file for file in members[1:] if file.path in fields}
+    contents = {name: bytes(data.view[file.start : file.start + file.size]) for name, file in inside.items()}
+    listed.add(key, members[0].path, label, contents)
+    return [members[0], *(file for file in members[1:] if file.path not in fields)]
 
 
 _Samples = Iterator[tuple[str, int, Sequence[_File]]]

@@ -63,6 +63,13 @@ def test_json_lines_have_lists_too(folder: Path) -> None:
     assert source.column_types == {"box": "int64[2]"}
 
 
+def test_days_in_json_lines_are_dates_and_times_are_not(folder: Path) -> None:
+    path = written(folder, '{"path":"0.jpg","label":"a","day":"2024-05-01","at":"2024-05-01 10:00:00"}\n'
+                           '{"path":"1.jpg","label":"a","at":"2024-05-02"}\n', "list.jsonl")  # fmt: skip
+    (source,) = scan(path)
+    assert source.column_types == {"day": "date", "at": "timestamp"}
+
+
 def test_rows_are_those_of_the_samples(folder: Path) -> None:
     path = written(folder, "path,label,n\n2.jpg,b,2\n9.jpg,b,9\n0.jpg,b,0\n1.jpg,a,1\n")
     (source,) = scan(path, skip_bad=True)
