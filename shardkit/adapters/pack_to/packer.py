@@ -25,11 +25,19 @@ from shardkit.packing.parts.part import Part
 from shardkit.packing.write.receipt import Receipt
 from shardkit.packing.write.sink import Advance, Sink
 from shardkit.packing.write.task import ShardTask
+from shardkit.units import cores
 
 log = logging.getLogger(__name__)
 
 AHEAD_BYTES = 256 << 20
 """How many bytes of files the packing may be ahead of the reader: far less than a machine's memory."""
+
+LATE_BYTES = 64 << 20
+"""How far behind the reader the packing may be, in bytes of files, until it writes one more shard at a time."""
+
+LEAST_WRITERS = 4
+"""The shards that are written at a time at most where a machine has fewer cores: on slow file systems most threads
+wait."""
 
 LOOK_SECONDS = 0.2
 """How often a waiting packing looks whether the program has ended."""
@@ -43,14 +51,38 @@ class _Paused(BaseException):
 
 
 class _Engine(LocalEngine):
-    """Writes one shard at a time in a thread of this process, while the disk flushes the one before."""
+    """Writes one shard at a time in a thread of this process, while the disk flushes the one before; several at a time
+    where one is too slow."""
 
     def __init__(self, packer: Packer) -> None:
-        super().__init__(1, threads=True)
+        super().__init__(max(LEAST_WRITERS, cores()), threads=True)
+        self.turns = threading.Semaphore(1)
         self._packer = packer
+        self._room = threading.Condition()
+        self._writers, self._begun = 1, 0
+
+    def add_writer(self) -> None:
+        """Let one more shard be written at the same time, as far as that is sensible."""
+        with self._room:
+            if self._writers < self.workers:
+                self._writers += 1
+                self.turns.release()
+                self._room.notify_all()
+
+    def wait_for_room(self) -> None:
+        """Wait until one more shard may be begun."""
+        with self._room:
+            while self._begun > self._writers and not self._stop.is_set():
+                self._room.wait(LOOK_SECONDS)
+            self._begun += 1
 
     def written(self, task: ShardTask, advance: Advance) -> Receipt:
-        return self.written_here(task, advance, partial(self._packer.sink, task))
+        try:
+            return self.written_here(task, advance, partial(self._packer.sink, task))
+        finally:
+            with self._room:
+                self._begun -= 1
+                self._room.notify_all()
 
 
 class Reading:
@@ -80,6 +112,7 @@ class Packer:
         """Whether this process has completed its shards."""
         self._state = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._engine: _Engine | None = None
         self._error: Exception | None = None
         self._readers = 0
         self._rushing = 0
@@ -106,6 +139,8 @@ class Packer:
         """Allow the packing to write `size` bytes more. Raises its error."""
         with self._state:
             self._allowed += size
+            if self._engine is not None and self._allowed - AHEAD_BYTES - self._packed > LATE_BYTES:
+                self._engine.add_writer()
             self._state.notify_all()
             if isinstance(self._error, _FATAL):
                 raise self._error
@@ -120,7 +155,9 @@ class Packer:
             self._state.notify_all()
             try:
                 while self._thread is not None:
-                    self._state.wait(1.0)
+                    if self._engine is not None:
+                        self._engine.add_writer()
+                    self._state.wait(LOOK_SECONDS)
             finally:
                 self._rushing -= 1
             if isinstance(self._error, _FATAL):
@@ -161,14 +198,25 @@ class Packer:
 
     def _write(self, tasks: Iterable[ShardTask], advance: Advance) -> Iterator[Receipt]:
         """Write one shard after another: an engine of a packing."""
-        with _Engine(self) as engine:
-            yield from engine(self._tasks(tasks), partial(self._advanced, advance))
+        paused: list[ShardTask] = []
+        engine = _Engine(self)
+        with engine:
+            self._engine = engine
+            try:
+                yield from engine(self._tasks(tasks, engine, paused), partial(self._advanced, advance))
+            finally:
+                self._engine = None
+        if paused:
+            raise _Paused
 
-    def _tasks(self, tasks: Iterable[ShardTask]) -> Iterator[ShardTask]:
-        """The tasks while somebody reads, and the first one in any case: so each start writes a shard at least."""
+    def _tasks(self, tasks: Iterable[ShardTask], engine: _Engine, paused: list[ShardTask]) -> Iterator[ShardTask]:
+        """The tasks while somebody reads, and the first one in any case: so each start writes a shard at least. What is
+        begun is ended. paused: gets a task that was not begun."""
         for number, task in enumerate(tasks):
+            engine.wait_for_room()
             if number and not self._readers:
-                raise _Paused
+                paused.append(task)
+                return
             yield task
 
     def sink(self, task: ShardTask, fd: int, place: bytes) -> Sink:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,30 @@ def test_the_shards_are_those_of_pack(
     for _ in opened(photos, tmp_path / "shards" / "train", **options):
         pass
     assert files_in(tmp_path / "shards") == packed(**options)
+
+
+def test_a_packing_that_falls_behind_writes_several_shards_at_a_time(
+    photos: Path, tmp_path: Path, packed: Callable[..., dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from shardkit.adapters.pack_to import packer
+
+    begun, most, written = [0], [0], packer._Engine.written_here
+
+    def slowly(self: Any, *given: Any) -> Any:
+        begun[0] += 1
+        most[0] = max(most[0], begun[0])
+        time.sleep(0.05)
+        try:
+            return written(self, *given)
+        finally:
+            begun[0] -= 1
+
+    monkeypatch.setattr(packer._Engine, "written_here", slowly)
+    monkeypatch.setattr(packer, "LATE_BYTES", -1)
+    for _ in opened(photos, tmp_path / "shards" / "train"):
+        pass
+    assert files_in(tmp_path / "shards") == packed()
+    assert most[0] > 2
 
 
 def test_the_second_epoch_reads_the_shards_in_the_usual_order(photos: Path, tmp_path: Path) -> None:
