@@ -345,9 +345,12 @@ class _Worker:
 
     def _finished(self, span: _Span, batch: Any, counter: int, spent: Spent, begun: float) -> Item:
         """The batch as an item, after the maps; and its record. begun: when its last part was done."""
-        mapped = perf_counter()
-        item = self.apply_maps(batch, counter)
-        spent.close(self.record.meter(), begun, perf_counter() - mapped if self.item_calls else 0.0)
+        item, applied = batch, 0.0
+        if self.item_calls:
+            mapped = perf_counter()
+            item = self.apply_maps(batch, counter)
+            applied = perf_counter() - mapped
+        spent.close(self.record.meter(), begun, applied)
         if self.run.tuner is not None:
             self.run.tuner.made(batch, item)
         return span.taken, item

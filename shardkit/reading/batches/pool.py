@@ -155,9 +155,13 @@ class Threads:
                 break
             ready += 1
         first = waiting.popleft()
-        begun = perf_counter()
-        value = first.result()
-        self._record.blocked(perf_counter() - begun, ready)
+        if ready:
+            value = first.result()
+            self._record.blocked(0.0, ready)
+        else:
+            begun = perf_counter()
+            value = first.result()
+            self._record.blocked(perf_counter() - begun, 0)
         self._record.taken(first.samples, first.nbytes)
         return value
 
