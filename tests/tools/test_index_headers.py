@@ -202,6 +202,8 @@ def test_a_shard_that_changed_meanwhile_is_read_again(
 
 CODE = """
 import sys, shardkit
+shardkit.index_shards
+print("begins", flush=True)
 shardkit.index_shards(sys.argv[1], out=sys.argv[2], storage_options={"latency_seconds": 0.002})
 """
 
@@ -215,13 +217,12 @@ def test_a_run_that_is_killed_at_any_moment_goes_on_to_equal_bytes(tmp_path: Pat
     index_shards(pattern, out=tmp_path / "straight" / "web")
     for _ in range(6):
         command = [sys.executable, "-c", CODE, pattern, str(tmp_path / "killed" / "web")]
-        process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
-        spool = tmp_path / "killed" / work_name("web")
-        while process.poll() is None and not spool.exists():
-            time.sleep(0.005)
-        time.sleep(rng.random() * 0.15)
-        process.kill()
-        process.wait()
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(rng.random() * 0.3)
+            process.kill()
     index_shards(pattern, out=tmp_path / "killed" / "web", overwrite=True)
     for name in ("web.json", "web.parquet"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
