@@ -238,3 +238,15 @@ def test_a_line_of_progress_is_shown_on_a_terminal_and_logged(
         "making it, once",
         "12 samples",
     ]
+
+
+def test_a_cache_of_a_relative_path_stays_where_it_was(
+    theirs: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    data = dataset(theirs, index="auto")
+    assert len(data) == 12
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(keys(data)) == 12

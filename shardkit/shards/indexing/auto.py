@@ -71,7 +71,7 @@ def automatic_index(shards: Sequence[Location], remote: Remote) -> Found:
     require_one_folder(shards)
     elsewhere = folder_elsewhere(shards)
     infos = facts_of(shards, Objects(remote))
-    folder = os.path.join(cache_home(), "shardkit", "indexes", _digest(elsewhere, infos))
+    folder = os.path.join(_indexes(), _digest(elsewhere, infos))
     place = Location("", os.path.join(folder, manifest_name(STEM)))
     manifest = _known(place)
     if manifest is None:
@@ -80,6 +80,11 @@ def automatic_index(shards: Sequence[Location], remote: Remote) -> Found:
     if manifest is None:
         raise StorageError(str(place), "the index was removed while it was made", "open the dataset again")
     return Found(manifest, place)
+
+
+def _indexes() -> str:
+    """The folder of all indexes, wherever the process goes."""
+    return os.path.join(os.path.abspath(cache_home()), "shardkit", "indexes")
 
 
 def _digest(elsewhere: str, infos: Sequence[ObjectInfo]) -> str:
@@ -129,7 +134,7 @@ def _made(
     remote: Remote,
     elsewhere: str,
 ) -> Manifest:
-    _remove_unused(os.path.dirname(folder), folder)
+    _remove_unused(folder)
     tasks = [ShardTask(shard, remote, info) for shard, info in zip(shards, infos, strict=True)]
     spool = Spool(folder, name=SPOOL)
     threads = cores() if shards[0].is_local else REQUESTS
@@ -176,17 +181,17 @@ def _cure_of_cache() -> Iterator[None]:
     try:
         yield
     except (DestinationError, StorageError) as exc:
-        if not exc.place.startswith(fs_text(cache_home())):
+        if not exc.place.startswith(fs_text(_indexes())):
             raise
         fact = f"the index of the shards can't be kept here: {exc.fact}"
         cure = "write it elsewhere with 'shardkit index --out DIR' and give `index=DIR`, or set XDG_CACHE_HOME"
         raise type(exc)(exc.place, fact, cure) from exc
 
 
-def _remove_unused(indexes: str, own: str) -> None:
+def _remove_unused(own: str) -> None:
     with contextlib.suppress(OSError, ShardkitError):
-        for name in os.listdir(indexes):
-            folder = os.path.join(indexes, name)
+        for name in os.listdir(_indexes()):
+            folder = os.path.join(_indexes(), name)
             if folder != own and time.time() - _used(folder) > UNUSED_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
 
