@@ -30,6 +30,9 @@ from shardkit.storage.stores.slow_and_faulty import _Bandwidth
 THREADS = (1, 2, 4, 8, 16)
 AHEAD = (1, 4, 16, 64)
 
+SMALL = {"ahead_bytes": "16MB"}
+"""Requests of a megabyte: larger ones would arrive too seldom for a rate."""
+
 SETUPS = {
     "decoding": SetUp(large=True, size=224, batch=16),
     "decoding, slow loop": SetUp(large=True, size=64, batch=8, steps=[0.2]),
@@ -41,9 +44,9 @@ SETUPS = {
     "function that sleeps long": SetUp(batch_seconds=0.3, batch=8),
     "function that works": SetUp(work=100, batch=16),
     "slow disk": SetUp(disk=4e6),
-    "slow store": SetUp(far=True, options={"storage_options": {"bytes_per_second": 4e6}, "ahead_bytes": "64MB"}),
+    "slow store": SetUp(far=True, options={"shuffle": False, "storage_options": {"bytes_per_second": 8e6}, **SMALL}),
     "late store, function that sleeps": SetUp(
-        far=True, batch_seconds=0.05, options={"storage_options": {"latency_seconds": 0.05}, "ahead_bytes": "64MB"}
+        far=True, batch_seconds=0.05, options={"shuffle": False, "storage_options": {"latency_seconds": 0.05}, **SMALL}
     ),
 }
 
@@ -51,7 +54,7 @@ SETUPS = {
 def opened(made: SetUp, near: dict[bool, str], **chosen: Any) -> Any:
     """The batches of a set-up."""
     source = f"slow+file://{near[made.large]}" if made.far else near[made.large]
-    data: Any = shardkit.dataset(source, shuffle=True, seed=1, **{**made.options, **chosen})
+    data: Any = shardkit.dataset(source, **{"shuffle": True, **made.options, **chosen})
     data = data.decode(size=made.size)
     if made.sample_seconds or made.work:
         data = data.map(lambda sample: work(sample, made))
@@ -97,7 +100,7 @@ def compared(made: SetUp, near: dict[bool, str], seconds: float, point_seconds: 
     changes = sum(one != other for one, other in pairwise(late))
     pairs = [[rate_at(point, made, near, seconds / 5) for point in (best, late[-1])] for _ in range(3)]
     rate, own = (statistics.median(column) for column in zip(*pairs, strict=True))
-    share = statistics.median(mine / other for other, mine in pairs)
+    share = statistics.median(mine / max(other, 1e-9) for other, mine in pairs)
     return best, rate, own, share, late[-1], changes, max(point[1] for _, point in told)
 
 
