@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from shardkit.images.near import ALIKE, bits_of, candidate_bits, likeness, near_pairs
-from shardkit.images.quality import grid_of, quality
+from shardkit.images.quality.near import ALIKE, bits_of, candidate_bits, likeness, near_pairs
+from shardkit.images.quality.quality import grid_of, quality
 
 CROP = 0.05
 

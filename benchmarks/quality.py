@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from shardkit.images.quality import plain_quality, quality
+from shardkit.images.quality.quality import plain_quality, quality
 
 IMAGES, CHUNK = 320, 16
 

@@ -2,7 +2,7 @@
  *
  * At 1/8 a pixel is the mean of a block, which is its DC value: of a baseline image with one scan only these are
  * decoded, and no inverse DCT is needed. Small images are decoded at 1/4, 1/2 or whole, and these and progressive ones
- * by libjpeg-turbo. What is not done here is left to Pillow, which gives the same picture (images/quality.py).
+ * by libjpeg-turbo. What is not done here is left to Pillow, which gives the same picture (images/quality/quality.py).
  */
 #ifndef SHARDKIT_JPEG_QUALITY_H
 #define SHARDKIT_JPEG_QUALITY_H

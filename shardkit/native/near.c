@@ -1,4 +1,4 @@
-/* Pairs of 64-bit hashes that differ in few bits (images/near.py): without the interpreter's lock.
+/* Pairs of 64-bit hashes that differ in few bits (images/quality/near.py): without the interpreter's lock.
  *
  * Multi-index hashing (Norouzi, Punjani and Fleet 2012): a hash is four chunks of 16 bits. Two hashes that differ in up to
  * 11 bits differ in at most 2 in some chunk, so that only hashes whose chunk is equal, or equal but for one or two bits,
@@ -59,7 +59,7 @@ static PyMethodDef methods[] = {
 };
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, .m_name = "near",     .m_doc = "Near hashes; see images/near.py.",
+    PyModuleDef_HEAD_INIT, .m_name = "near",     .m_doc = "Near hashes; see images/quality/near.py.",
     .m_size = 0,           .m_methods = methods,
 };
 

@@ -1,6 +1,6 @@
 /* What a small gray picture says of its image: a perceptual hash, brightness, sharpness and entropy.
  *
- * images/quality.py is the twin in Python and says what they mean; both give the same bits. The sums are whole numbers,
+ * images/quality/quality.py is the twin in Python and says what they mean; both give the same bits. The sums are whole numbers,
  * and the few operations on fractions come in the same order.
  */
 #ifndef SHARDKIT_QUALITY_H

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shardkit.images import near as module
-from shardkit.images.near import (
+from shardkit.images.quality import near as module
+from shardkit.images.quality.near import (
     ALIKE,
     BY_CHANCE,
     CHUNKS,
@@ -19,7 +19,7 @@ from shardkit.images.near import (
     near_pairs,
     plain_search,
 )
-from shardkit.images.quality import GRID, HASH_BITS
+from shardkit.images.quality.quality import GRID, HASH_BITS
 from shardkit.native import load
 
 SURE = CHUNKS * (FLIPS + 1) - 1

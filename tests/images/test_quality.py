@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from shardkit.images import fused
-from shardkit.images import quality as module
-from shardkit.images.quality import GRID, HASH_BITS, grid_of, plain_quality, quality, quality_of, small_gray
+from shardkit.images.quality import quality as module
+from shardkit.images.quality.quality import GRID, HASH_BITS, grid_of, plain_quality, quality, quality_of, small_gray
 
 needs_fused = pytest.mark.skipif(not fused.available(), reason="shardkit was built without its JPEG decoder")
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 import shardkit
 from shardkit.cli.main import run
-from shardkit.images.quality import Quality, quality
+from shardkit.images.quality.quality import Quality, quality
 from shardkit.shards.index import schema
 from shardkit.shards.manifest import Manifest, decode_manifest
 from shardkit.shards.quality import QUALITY

@@ -143,7 +143,7 @@ def _turn(catalog: Catalog, rows: Rows | None, sizes: Sizes) -> None:
     be opened. UsageError for those of a store."""
     if any(not file.location.is_local for file in catalog.files()):
         fact = "the index has the sizes of the images as stored, and the orientation of images in a store is not known"
-        cure = "pack them with --orient, which turns them for good; or omit orientation="
+        cure = "pack them with `orient`, which turns them for good, or omit `orientation`"
         raise UsageError("buckets(), decode(orientation=True)", fact, cure)
     for low, high in _parts(len(sizes)):
         block = catalog.block(np.arange(low, high) if rows is None else rows[low:high])

@@ -1,7 +1,7 @@
 """Near-duplicates in a report: images that look alike, within a dataset and in two, and labels that look wrong.
 
 Candidates are images whose perceptual hashes differ in few bits (the index's quality columns, or the files of a class
-tree); each is then confirmed by comparing both images (images/near.py). Equal files are not near-duplicates: checks.py
+tree); each is then confirmed by comparing both images (images/quality/near.py). Equal files are not near-duplicates: checks.py
 finds them.
 """
 
@@ -15,8 +15,8 @@ import numpy as np
 
 from shardkit.errors import ShardkitError
 from shardkit.events import Progress, ProgressFn
-from shardkit.images.near import ALIKE, bits_of, candidate_bits, likeness, near_pairs
-from shardkit.images.quality import GRID, grid_of
+from shardkit.images.quality.near import ALIKE, bits_of, candidate_bits, likeness, near_pairs
+from shardkit.images.quality.quality import GRID, grid_of
 from shardkit.shards.quality import BRIGHTNESS, ENTROPY, PHASH
 from shardkit.threads import in_threads, thread_count
 from shardkit.tools.report.facts import CHUNK, Facts, Numbers

@@ -1,7 +1,7 @@
 """Images that look alike: perceptual hashes that differ in few bits, and a finer comparison of the candidates.
 
 `near_pairs` finds the candidates among any number of hashes: the C extension `near`, and NumPy without it, with the
-same rule. `likeness` then compares their grids (images/quality.py) as pictures, over small shifts and changes of size,
+same rule. `likeness` then compares their grids (images/quality/quality.py) as pictures, over small shifts and changes of size,
 so that a cropped copy is told from another image with a similar hash.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.images.quality import GRID, HASH_BITS
+from shardkit.images.quality.quality import GRID, HASH_BITS
 from shardkit.native import load
 
 Hashes = NDArray[np.uint64]

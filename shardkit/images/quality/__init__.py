@@ -1,0 +1,1 @@
+"""How good an image is, and which images are nearly the same."""
