@@ -121,6 +121,11 @@ CALLS: dict[str, list[str]] = {
     "demo: bad option": ["demo", "--nothing"],
     "a command that does not exist": ["pakc"],
     "merge": ["merge", "out/parts/train", "--json"],
+    "relabel": ["relabel", "corrected/train", "corrections.csv", "--message", "a cat", "--json"],
+    "delete": ["delete", "corrected/train", "--key", "cat/001", "--json"],
+    "revert": ["revert", "corrected/train", "2", "--json"],
+    "diff": ["diff", "corrected/train@1", "corrected/train@3", "--json"],
+    "log": ["log", "corrected/train", "--json"],
 }
 
 
@@ -189,10 +194,12 @@ def additions() -> Iterator[tuple[str, Any]]:
 
 
 def prepared() -> None:
-    """Prepare a damaged dataset and shards without a manifest, for the commands."""
+    """Prepare a damaged dataset, one to correct, and shards without a manifest, for the commands."""
     import shutil
 
     shutil.copytree("out/tar", "damaged")
+    shutil.copytree("out/tar", "corrected")
+    Path("corrections.csv").write_text("key,label\ndog/000,cat\n")
     shard = Path("damaged/train-000001.tar")
     data = bytearray(shard.read_bytes())
     data[700] ^= 255
@@ -209,7 +216,7 @@ def commands() -> Iterator[tuple[str, Any]]:
     for name, arguments in CALLS.items():
         code, text = call(arguments)
         yield name, {"exit": code, "json": printed(text)}
-    for folder in ("out/converted", "out/renamed", "out/repaired", "out/again", "out/downloaded", "bare"):
+    for folder in ("out/converted", "out/renamed", "out/repaired", "out/again", "out/downloaded", "bare", "corrected"):
         yield f"files of {folder}", sums(folder)
 
 

@@ -1,6 +1,6 @@
 """The quality columns of an index: for each image a perceptual hash, brightness, sharpness and entropy.
 
-They are found when a dataset is packed or indexed, if they are asked for. images/quality/quality.py says what each is. All four
+They are found when a dataset is packed or indexed, if wanted; images/quality/quality.py says what each is. All four
 are null for a sample without an image, and for an image that can't be decoded.
 """
 

@@ -1,7 +1,7 @@
 """Images that look alike: perceptual hashes that differ in few bits, and a finer comparison of the candidates.
 
 `near_pairs` finds the candidates among any number of hashes: the C extension `near`, and NumPy without it, with the
-same rule. `likeness` then compares their grids (images/quality/quality.py) as pictures, over small shifts and changes of size,
+same rule. `likeness` then compares their grids (quality.py) as pictures, over small shifts and changes of size,
 so that a cropped copy is told from another image with a similar hash.
 """
 

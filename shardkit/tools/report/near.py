@@ -1,8 +1,8 @@
 """Near-duplicates in a report: images that look alike, within a dataset and in two, and labels that look wrong.
 
 Candidates are images whose perceptual hashes differ in few bits (the index's quality columns, or the files of a class
-tree); each is then confirmed by comparing both images (images/quality/near.py). Equal files are not near-duplicates: checks.py
-finds them.
+tree); each is then confirmed by comparing both images (images/quality/near.py). Equal files are not near-duplicates:
+checks.py finds them.
 """
 
 from __future__ import annotations
