@@ -59,7 +59,10 @@ class Reading:
         at_least("seed", self.seed, 0)
         for name in ("lanes", "layout", "threads", "ahead", "turns", "epoch_size"):
             value = getattr(self, name)
-            if value is not None and not (value == "auto" and name in ("threads", "ahead")):
+            if name in ("threads", "ahead") and isinstance(value, str):
+                if value != "auto":
+                    raise UsageError(name, f"{value!r} is not a number of {name}", 'give a number, or "auto"')
+            elif value is not None:
                 at_least(name, value, 1)
         if self.layout is not None and self.layout > MOST_SECTIONS:
             raise UsageError("layout", f"{self.layout:,} is above {MOST_SECTIONS:,}", "give the usual number of ranks")

@@ -272,7 +272,11 @@ def _before(prefix: str, *, overwrite: bool) -> Manifest | None:
         cure = "check it with 'shardkit verify', or replace it with `overwrite=True`"
         raise DestinationError(path, "a manifest already exists", cure)
     with suppress(ManifestError):
-        return decode_manifest(data, place=path)
+        found = decode_manifest(data, place=path)
+        if found.corrections is not None:
+            fact = f"this dataset was corrected (version {found.number}), and a new index would lose its corrections"
+            raise DestinationError(path, fact, "write its samples to new shards with 'shardkit convert'")
+        return found
     return None
 
 

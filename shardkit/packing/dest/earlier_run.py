@@ -76,6 +76,10 @@ def find_finished(destination: Destination, content: PlannedDataset, options: Pa
     if found.shard_format != options.format:
         fact = f"another dataset is there, of the format {found.shard_format}, not {options.format}"
         raise DestinationError(place, fact, "choose another destination, or replace it with `overwrite=True`")
+    if found.corrections is not None and found.plan != content.digest:
+        fact = f"a dataset with corrections is there (version {found.number})"
+        cure = "add what is new with `append=True`, or replace it, with its corrections, with `overwrite=True`"
+        raise DestinationError(place, fact, cure)
     if found.plan != content.digest:
         difference = _difference(found, content, options)
         fact = f"another dataset is there, {difference}"

@@ -62,6 +62,10 @@ def headspace(
     of torch on a GPU is waited for. Raises UsageError for no batches, and for a loop that does not take all that it is
     given.
     """
+    if not callable(loop):
+        raise UsageError(
+            "headspace(loop)", f"{type(loop).__name__} is not a function", "give the loop, then the batches"
+        )
     steps, rounds, warm_up = at_least("steps", steps, 1), at_least("rounds", rounds, 1), at_least("warm_up", warm_up, 0)
     source = _endless(batches)
     times: list[tuple[float, float]] = []

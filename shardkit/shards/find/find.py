@@ -18,7 +18,7 @@ from shardkit.shards.find.pattern import is_ambiguous, is_numbered
 from shardkit.shards.find.shards import SourceLike, shards_of
 from shardkit.shards.find.version import asked_version, at_version
 from shardkit.shards.manifest import FAR_CURE, Manifest
-from shardkit.shards.names import base_of_index, datasets_in, is_manifest_name, manifest_name
+from shardkit.shards.names import base_of_index, datasets_in, is_manifest_name, manifest_name, without_versions
 
 if TYPE_CHECKING:
     from shardkit.storage.access import Remote
@@ -194,7 +194,7 @@ def _unlike_shards(place: Location, there: Sequence[str], files: Files) -> list[
     if not any(map(base_of_index, there)):
         return []
     found = []
-    for name in filter(is_manifest_name, there):
+    for name in filter(is_manifest_name, without_versions(there)):
         with suppress(ManifestError):  # some other JSON file
             one = files.manifest(place.child(name))
             if one is not None and one.manifest is not None and (one.manifest.elsewhere or one.manifest.merged):

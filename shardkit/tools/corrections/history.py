@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from shardkit.errors import BusyError, NotFoundError
+from shardkit.errors import BusyError, NotFoundError, UsageError
 from shardkit.options.fields import checked_by
+from shardkit.options.numbers import is_whole
 from shardkit.shards.corrections.block import VersionEntry
 from shardkit.shards.find.find import resolve
 from shardkit.shards.find.shards import SourceLike
@@ -45,6 +46,8 @@ def revert(
     such version, BusyError if another run corrects the dataset at the same time, DestinationError, DatasetError,
     StorageError.
     """
+    if not is_whole(version):
+        raise UsageError("version", f"{version!r} is not a whole number", "see the versions with `shardkit.log`")
     place = place_of(source, storage_options)
     base = place.current()
     older = _version(place, base, version)

@@ -67,7 +67,7 @@ def _change(base: Base, wanted: NamedList, *, new_classes: bool, message: str) -
     if manifest.labels == "none" or (not manifest.classes and manifest.labels != "number"):
         raise UsageError(place, "the samples of this dataset have no labels", "pack it again with labels")
     faults = twice_in(wanted.names, wanted.by)
-    given = _of_kind(wanted.labels, manifest, wanted.place)
+    given = _of_kind(wanted.labels, manifest, wanted.place, new_classes=new_classes)
     names, added = _classes_after(given, manifest, new_classes=new_classes)
     values, wrong = number_labels(given, names)
     found = find_rows(base, wanted.by, list(dict.fromkeys(wanted.names)))
@@ -84,7 +84,7 @@ def _change(base: Base, wanted: NamedList, *, new_classes: bool, message: str) -
     return _target_change(found, chosen, names, base, entry)
 
 
-def _of_kind(labels: Labels, manifest: Manifest, place: str) -> Labels:
+def _of_kind(labels: Labels, manifest: Manifest, place: str, *, new_classes: bool) -> Labels:
     """The labels as the dataset has them. UsageError if they are of another kind."""
     kind, single = manifest.labels, labels.kind == "class"
     if kind == "multi" and single:
@@ -94,16 +94,17 @@ def _of_kind(labels: Labels, manifest: Manifest, place: str) -> Labels:
     if labels.kind != {"listed": "class"}.get(kind, kind):
         fact = f"its labels are {KINDS[labels.kind]}, and those of the dataset {KINDS[kind]}"
         raise UsageError(place, fact, "give labels as the dataset has them")
-    return _by_name(labels, manifest.class_names)
+    return _by_name(labels, manifest.class_names, new_classes=new_classes)
 
 
-def _by_name(labels: Labels, classes: Sequence[str]) -> Labels:
-    """Labels by name where numbers are names of classes: a folder may be called 10."""
+def _by_name(labels: Labels, classes: Sequence[str], *, new_classes: bool) -> Labels:
+    """Labels by name where numbers are names of classes: a folder may be called 10. New ones are, where all are."""
     if labels.kind == "number" or labels.named:
         return labels
     lists = [value if isinstance(value, list) else [value] for value in labels.values if value is not None]
     texts = {str(each) for value in lists for each in value}
-    if not texts or not texts <= set(classes):
+    named = texts <= set(classes) or (new_classes and all(name.isdecimal() for name in classes))
+    if not texts or not named:
         return labels
     values = [
         [str(each) for each in value] if isinstance(value, list) else None if value is None else str(value)
@@ -121,6 +122,8 @@ def _classes_after(labels: Labels, manifest: Manifest, *, new_classes: bool) -> 
         each for value in labels.values if value is not None for each in (value if type(value) is list else [value])
     }
     added = sorted(given - set(names))
+    for name in {".", ".."}.intersection(added):
+        raise UsageError("new_classes", f"no class can have the name {name!r}", "give it another name")
     if len(names) + len(added) > MAX_LABEL:
         raise UsageError("new_classes", f"{len(added)} new classes are too many", "give fewer")
     return [*names, *added], added

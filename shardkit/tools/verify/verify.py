@@ -35,7 +35,7 @@ from shardkit.shards.find.shards import SourceLike, shards_of_stem
 from shardkit.shards.findings import Finding, finding, found_error
 from shardkit.shards.keys import KeyHashes
 from shardkit.shards.manifest import Manifest, file_names
-from shardkit.shards.names import generation_of, skipped_beside
+from shardkit.shards.names import generation_of, manifest_name, skipped_beside
 from shardkit.shards.open import IndexRows, Opened, ShardPlace, open_dataset
 from shardkit.shards.scan import ShardBytes, ShardContent, open_shard, read_shard
 from shardkit.storage.access import Remote
@@ -326,7 +326,7 @@ class DatasetCheck:
                 fact = f"the manifest says {entry.count} samples of class {entry.name!r}, but there are {counts[label]}"
                 yield finding("class-count", place, fact)
         fields = sorted(self.fields)
-        if fields != sorted(self.manifest.fields):
+        if self.manifest.shards and fields != sorted(self.manifest.fields):  # all samples may have been purged
             fact = (
                 f"the manifest names the fields {', '.join(self.manifest.fields)}; in the shards: {', '.join(fields)}"
             )
@@ -448,7 +448,8 @@ def _beside(opened: Opened) -> Iterator[Finding]:
         known |= {entry.name for entry in manifest.corrections.kept}
     stem = opened.stem
     generation = generation_of(known, stem)  # files of others were replaced, or will replace these
-    for shard in shards_of_stem(place, stem, opened.objects, generation) if opened.whole else []:
+    current = place.name == manifest_name(stem)  # later versions may have further shards
+    for shard in shards_of_stem(place, stem, opened.objects, generation) if opened.whole and current else []:
         if shard.name not in known and format_of_name(shard.name) == opened.format:
             yield finding("shard-unknown", str(shard), "this shard is not in the manifest")
     if manifest.skipped and opened.whole:

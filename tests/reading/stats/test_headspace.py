@@ -114,3 +114,9 @@ def test_an_error_of_the_loop_comes_out_and_the_loader_is_closed() -> None:
     with pytest.raises(ValueError, match="a mistake"):
         shardkit.headspace(loop, loader(), steps=10)
     assert closed == [True]
+
+
+def test_a_loop_and_batches_in_the_wrong_order_are_told() -> None:
+    wrong: Any = [1, 2, 3]
+    with pytest.raises(shardkit.UsageError, match=r"headspace\(loop\): list is not a function"):
+        shardkit.headspace(wrong, print)  # type: ignore[arg-type]

@@ -141,3 +141,12 @@ def test_threads_can_be_added_and_taken_away() -> None:
 def test_other_words_are_refused(packed: str, name: str) -> None:
     with pytest.raises(shardkit.UsageError, match=name):
         shardkit.dataset(packed, **{name: "many"})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["threads", "ahead"])
+def test_another_word_than_auto_is_told(packed: str, name: str) -> None:
+    options: dict[str, Any] = {name: "aut"}
+    with pytest.raises(
+        shardkit.UsageError, match=f"{name}: 'aut' is not a number of {name}; give a number, or \"auto\""
+    ):
+        shardkit.dataset(packed, **options)
