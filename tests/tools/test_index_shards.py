@@ -201,7 +201,7 @@ def test_the_rows_of_many_shards_go_to_several_files_as_pack_writes_them(
     assert [(entry.name, entry.shards) for entry in packed.index] == [
         (index_name("train", number), shards) for number, shards in enumerate((2, 2, 1))
     ]
-    for name in file_names(packed):
+    for name in file_names(packed.manifest):
         if name.endswith(".parquet"):
             (tmp_path / name).unlink()
     (tmp_path / "train.json").unlink()
