@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-MODULES = {"pillow": "PIL", "pyyaml": "yaml", "google-crc32c": "google_crc32c"}
+MODULES = {"opentelemetry-api": "opentelemetry", "pillow": "PIL", "pyyaml": "yaml", "google-crc32c": "google_crc32c"}
 """Packages whose module has another name."""
 
 USERS_OWN = {

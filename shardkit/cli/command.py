@@ -22,7 +22,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "Splits": ("--split", "--group-by"),
     "Images": (
         "--resize", "--max-side", "--to", "--quality", "--baseline", "--strip", "--orient", "--subsampling",
-        "--restart-rows", "--seek-points",
+        "--restart-rows", "--seek-points", "--quality-columns",
     ),
     "Shards": ("--format", "--max-bytes", "--max-count", "--shuffle", "--seed"),
     "Checks": ("--check", "--on-error"),

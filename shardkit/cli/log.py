@@ -25,6 +25,7 @@ def command(dataset: str, as_json: bool, **options: Any) -> None:
 
     \b
     shardkit log shards/train
+    shardkit log s3://bucket/train --json
     """
     from shardkit.tools.corrections.history import log
 

@@ -22,6 +22,7 @@ def command(dataset: str, version: int, as_json: bool, **options: Any) -> None:
 
     \b
     shardkit revert shards/train 1
+    shardkit revert shards/train 3 --message "before the second look"
     """
     from shardkit.cli.corrected import tell
     from shardkit.tools.corrections.history import revert

@@ -62,7 +62,7 @@ def test_an_option_means_the_same_in_all_commands() -> None:
         for option in own_options(name):
             seen.setdefault(flag_of(option.field), set()).add((option.field.kind, option.field.help.metavar))
     differing = {flag for flag, kinds in seen.items() if len(kinds) > 1}
-    assert differing == {"--threads", "--out"}, "--out is a file, or the prefix of files"
+    assert differing == {"--threads", "--out", "--key"}, "--out is a file, or a prefix; delete takes no patterns"
 
 
 @pytest.mark.parametrize(("name", "old"), [(name, old) for name, olds in OLD_FLAGS.items() for old in olds])

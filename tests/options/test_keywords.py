@@ -68,7 +68,7 @@ CALLS: dict[str, Callable[..., Any]] = {
         ("dataset", "validation_split", 'call `.split({"train": 0.8, "validation": 0.2})` on the dataset'),
         ("dataset", "shuffel", "did you mean `shuffle`?"),
         ("dataset", "worldsize", "did you mean `world_size`?"),
-        ("dataset", "zzz", "its options are index, shuffle, seed, lanes, "),
+        ("dataset", "zzz", "its options are index, pack_to, shuffle, seed, lanes, "),
         ("dataset", "workers", "did you mean `threads`?"),
         ("dataset", "shardshuffle", "did you mean `shuffle`?"),
         ("decode", "normalize", 'call `.decode(mean="imagenet", std="imagenet")` on the dataset'),
