@@ -70,7 +70,7 @@ def run_python(*arguments: str, cwd: Path, check: bool = True, **environment: st
         text=True,
         check=check,
         cwd=cwd,
-        timeout=120,
+        timeout=600,  # Ray alone takes a minute to start two trainings, several on a loaded machine
         env=os.environ | {"PYTHONPATH": home} | environment,
     )
 
