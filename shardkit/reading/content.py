@@ -147,6 +147,41 @@ class _PerProcess:
         return _PerProcess, ()
 
 
+class UsualContent:
+    """What most contents have in common: all rows of one catalog, in the usual order."""
+
+    def rows(self) -> Rows | None:
+        """All rows."""
+        return None
+
+    def members(self, rows: Rows | None) -> Rows | None:
+        """The given rows."""
+        return rows
+
+    def samples(self: Content, rows: Rows | None) -> int:
+        """The number of these rows, or of all."""
+        return int(self.catalog.counts.sum()) if rows is None else len(rows)
+
+    def layout(self, reading: Reading) -> Layout:
+        """The usual layout."""
+        return reading.order_layout
+
+    def order(self, ordering: Ordering, layout: Layout, epoch: int) -> Order | None:
+        """None: the usual order applies."""
+        return None
+
+    def window(self: Content, ordering: Ordering, layout: Layout) -> int:
+        """Twice the shuffle's buffer of each section, plus the samples of a chunk in each lane."""
+        if not ordering.buffer and layout.lanes == 1:
+            return 0
+        from shardkit.reading.blocks.fetch_ahead import CHUNK_BYTES
+
+        buffer, chunk = ordering.buffer // layout.lanes, CHUNK_BYTES // self.catalog.mean_bytes
+        return layout.all_lanes * (
+            2 * buffer + chunk + 8 * isqrt(buffer + chunk) + 2
+        )  # the square root accounts for the spread of the order
+
+
 def _absolute(source: Any) -> Any:
     """A source with absolute paths."""
     if isinstance(source, (list, tuple)):
@@ -157,7 +192,7 @@ def _absolute(source: Any) -> Any:
     return place.absolute().path if place.is_local else source
 
 
-class Named:
+class Named(UsualContent):
     """A source named by the user: shards, or a class directory."""
 
     def __init__(
@@ -264,30 +299,6 @@ class Named:
         manifest = None if self.streams else self.catalog.manifest
         return (1 if manifest is None else manifest.number,)
 
-    def rows(self) -> None:
-        """All rows."""
-        return
-
-    def members(self, rows: Rows | None) -> Rows | None:
-        """The given rows."""
-        return rows
-
-    def samples(self, rows: Rows | None) -> int:
-        """The number of these rows, or of all."""
-        return usual_samples(self, rows)
-
-    def layout(self, reading: Reading) -> Layout:
-        """The usual layout."""
-        return reading.order_layout
-
-    def order(self, ordering: Ordering, layout: Layout, epoch: int) -> None:
-        """None: the usual order applies."""
-        return
-
-    def window(self, ordering: Ordering, layout: Layout) -> int:
-        """The usual window."""
-        return usual_window(self.catalog, ordering, layout)
-
     def __repr__(self) -> str:
         return redacted(repr(self.source))
 
@@ -296,7 +307,7 @@ def _pattern(source: SourceLike) -> str:
     return os.fspath(source) if isinstance(source, (str, os.PathLike)) else "SHARDS"
 
 
-class Concatenated:
+class Concatenated(UsualContent):
     """Concatenated datasets. Their selections are kept, their orders are not."""
 
     def __init__(self, parts: Sequence[Dataset]) -> None:
@@ -352,26 +363,6 @@ class Concatenated:
             np.add(np.arange(length) if rows is None else rows, start, out=found[at : at + length])
             at += length
         return found
-
-    def members(self, rows: Rows | None) -> Rows | None:
-        """The given rows."""
-        return rows
-
-    def samples(self, rows: Rows | None) -> int:
-        """The number of these rows, or of all."""
-        return usual_samples(self, rows)
-
-    def layout(self, reading: Reading) -> Layout:
-        """The usual layout."""
-        return reading.order_layout
-
-    def order(self, ordering: Ordering, layout: Layout, epoch: int) -> Order | None:
-        """None: the usual order applies."""
-        return None
-
-    def window(self, ordering: Ordering, layout: Layout) -> int:
-        """The usual window."""
-        return usual_window(self.catalog, ordering, layout)
 
     def __repr__(self) -> str:
         return f"concat of {len(self.parts)}"
@@ -451,23 +442,6 @@ def combine_catalogs(parts: Sequence[Dataset]) -> Catalog:
     from shardkit.reading.blocks.combined import CombinedCatalog
 
     return CombinedCatalog([part.content.catalog for part in parts])
-
-
-def usual_samples(content: Content, rows: Rows | None) -> int:
-    """One sample per row."""
-    return int(content.catalog.counts.sum()) if rows is None else len(rows)
-
-
-def usual_window(catalog: Catalog, ordering: Ordering, layout: Layout) -> int:
-    """Twice the shuffle's buffer of each section, plus the samples of a chunk in each lane."""
-    if not ordering.buffer and layout.lanes == 1:
-        return 0
-    from shardkit.reading.blocks.fetch_ahead import CHUNK_BYTES
-
-    buffer, chunk = ordering.buffer // layout.lanes, CHUNK_BYTES // catalog.mean_bytes
-    return layout.all_lanes * (
-        2 * buffer + chunk + 8 * isqrt(buffer + chunk) + 2
-    )  # the square root accounts for the spread of the order
 
 
 def usual_order(catalog: Catalog, rows: Rows | None, ordering: Ordering, layout: Layout, epoch: int) -> Order:

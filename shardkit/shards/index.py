@@ -133,6 +133,14 @@ def index_writer(
 ) -> Iterator[Callable[[ShardRows], None]]:
     """A function that writes the row group of the next shard to `sink`; the end of the block completes the file. The
     rest is as in `write_index`."""
+    looks: dict[str, Any] = {"seek": seek, "columns": columns, "quality": quality}
+    with table_writer(sink, schema(**looks)) as write:
+        yield lambda rows: write(to_table(rows, **looks))
+
+
+@contextmanager
+def table_writer(sink: BinaryIO | io.BytesIO, of: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+    """A function that writes a table with this schema, that of an index, as the row group of the next shard."""
     import pyarrow.parquet as pq
 
     options: dict[str, Any] = {
@@ -142,9 +150,8 @@ def index_writer(
         "write_statistics": ["shard", "label", "width", "height", "size", "image_size"],
         "store_schema": True,
     }
-    looks: dict[str, Any] = {"seek": seek, "columns": columns, "quality": quality}
-    with pq.ParquetWriter(sink, schema(**looks), **options) as writer:
-        yield lambda rows: writer.write_table(to_table(rows, **looks), max(1, len(rows)))
+    with pq.ParquetWriter(sink, of, **options) as writer:
+        yield lambda table: writer.write_table(table, max(1, len(table)))
 
 
 def to_table(rows: ShardRows, *, seek: bool = False, columns: Types | None = None, quality: bool = False) -> pa.Table:

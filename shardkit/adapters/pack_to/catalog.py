@@ -12,6 +12,7 @@ from shardkit.adapters.pack_to.packer import Packer
 from shardkit.adapters.pack_to.plan import PackingPlan
 from shardkit.adapters.pack_to.written import Views
 from shardkit.reading.blocks.block import ALONE, Buffer, Catalog, Images, Labels, Placed, Readers, Unchecked
+from shardkit.reading.blocks.prefetch import NoPrefetch
 from shardkit.reading.blocks.tree import TreeBlock, TreeCatalog
 from shardkit.reading.stats.record import Recorder
 
@@ -32,7 +33,7 @@ class PlannedCatalog(TreeCatalog):
     def packed_by(self, packer: Packer) -> PlannedCatalog:
         """The same, packed while it is read."""
         found = copy(self)
-        found._packer, found.prefetch = packer, PackAhead(packer)  # type: ignore[assignment]
+        found._packer, found.prefetch = packer, PackAhead(packer)
         return found
 
     def scanned(self, rows: Rows) -> Rows:
@@ -72,17 +73,11 @@ class WrittenBlock(TreeBlock):
         return Unchecked(self._views.some(begin, end), None, None)
 
 
-class PackAhead:
+class PackAhead(NoPrefetch):
     """Packs while blocks are read."""
-
-    strength = 0
 
     def __init__(self, packer: Packer) -> None:
         self._packer = packer
-
-    def block_bytes(self, usual: int) -> int:
-        """As usual."""
-        return usual
 
     def through(
         self,

@@ -23,8 +23,8 @@ from shardkit.errors import redacted
 from shardkit.formats.tfrecord.samples import FieldNames
 from shardkit.location import Location
 from shardkit.packing.parts.part import Part
-from shardkit.reading.blocks.block import Catalog, Rows
-from shardkit.reading.content import Named, Ordering, usual_samples, usual_window
+from shardkit.reading.blocks.block import Catalog
+from shardkit.reading.content import Named, Ordering, UsualContent
 from shardkit.reading.options import Reading
 from shardkit.reading.order.as_packed import PackedOrder
 from shardkit.reading.order.epoch_order import Order
@@ -37,7 +37,7 @@ AWAITED_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class EpochContent:
+class EpochContent(UsualContent):
     """What one epoch reads: the tree and what is written of the shards, or the complete shards."""
 
     catalog: Catalog
@@ -56,34 +56,14 @@ class EpochContent:
     def forget(self) -> None:
         """Do nothing: this is of one epoch."""
 
-    def rows(self) -> None:
-        """All rows."""
-        return
-
-    def members(self, rows: Rows | None) -> Rows | None:
-        """The given rows."""
-        return rows
-
-    def samples(self, rows: Rows | None) -> int:
-        """The number of these rows, or of all."""
-        return usual_samples(self, rows)
-
-    def layout(self, reading: Reading) -> Layout:
-        """The usual layout."""
-        return reading.order_layout
-
     def order(self, ordering: Ordering, layout: Layout, epoch: int) -> Order | None:
         """The order of the packing in the first epoch, if it is shuffled at all; None for the usual order."""
         if epoch or not ordering.buffer:
             return None
         return PackedOrder(self.samples(None), layout.sections)
 
-    def window(self, ordering: Ordering, layout: Layout) -> int:
-        """The usual window."""
-        return usual_window(self.catalog, ordering, layout)
 
-
-class PackedWhileRead:
+class PackedWhileRead(UsualContent):
     """A class tree that is packed while it is read. Opened once per process; pickled, it is opened again."""
 
     streams: Sequence[Location] = ()
@@ -146,29 +126,9 @@ class PackedWhileRead:
         """The plan, and the number of samples."""
         return self.now(None).identity
 
-    def rows(self) -> None:
-        """All rows."""
-        return
-
-    def members(self, rows: Rows | None) -> Rows | None:
-        """The given rows."""
-        return rows
-
-    def samples(self, rows: Rows | None) -> int:
-        """The number of these rows, or of all."""
-        return usual_samples(self, rows)
-
-    def layout(self, reading: Reading) -> Layout:
-        """The usual layout."""
-        return reading.order_layout
-
     def order(self, ordering: Ordering, layout: Layout, epoch: int) -> Order | None:
         """As of an epoch that begins now."""
         return self.now(None).order(ordering, layout, epoch)
-
-    def window(self, ordering: Ordering, layout: Layout) -> int:
-        """The usual window."""
-        return usual_window(self.catalog, ordering, layout)
 
     def _planned(self) -> PackingPlan:
         if self._plan is None:

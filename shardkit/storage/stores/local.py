@@ -155,7 +155,7 @@ def _version(status: os.stat_result) -> str:
 
 
 def _link(source: str, path: str, data: bytes) -> bool:
-    """Give a complete file a second name; False if the name is taken. Where there are no such links, write it anew."""
+    """Give a complete file a second name; False if the name is taken. Where there are no such links, write it again."""
     try:
         os.link(source, path)
     except FileExistsError:

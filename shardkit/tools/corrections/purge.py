@@ -31,6 +31,7 @@ from shardkit.shards.corrections.block import (
 )
 from shardkit.shards.corrections.overlay import Overlay, encode_overlay
 from shardkit.shards.corrections.version import overlay_name
+from shardkit.shards.index import table_writer
 from shardkit.shards.index_file import INDEX_CURE, index_entries
 from shardkit.shards.manifest import (
     CORRECTED_VERSION,
@@ -195,17 +196,10 @@ def _rewritten(purged: _Purged, data: bytes, numbers: range, left: list[int], sh
     import pyarrow.parquet as pq
 
     source, sink = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True), io.BytesIO()
-    options: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["shard", "label", "width", "height"]}
-    names = source.schema_arrow.names
-    statistics = [name for name in ("shard", "label", "width", "height", "size", "image_size") if name in names]
-    with pq.ParquetWriter(
-        sink, source.schema_arrow, write_page_checksum=True, write_statistics=statistics, store_schema=True, **options
-    ) as writer:
+    with table_writer(sink, source.schema_arrow) as write:
         for number in left:
             table = source.read_row_group(number - numbers[0])
-            if number in purged.left:
-                table = _moved(table, purged.left[number], shards[number].name)
-            writer.write_table(table, row_group_size=max(1, len(table)))
+            write(_moved(table, purged.left[number], shards[number].name) if number in purged.left else table)
     return sink.getvalue()
 
 
