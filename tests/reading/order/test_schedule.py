@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import importlib
 import pickle
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -172,17 +174,15 @@ def test_a_function_that_a_process_can_not_get_is_refused(parts: list[str]) -> N
         pickle.dumps(mix_of(parts, lambda sample: [1, 1, 1]))
 
 
-def _names(data: Dataset[Any], queue: Any) -> None:
-    queue.put(names_of(data))
-
-
-def test_a_process_that_is_started_anew_reads_the_same(parts: list[str]) -> None:
-    data, context = mix_of(parts, ramp).epoch_size(300), multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    process = context.Process(target=_names, args=(pickle.loads(pickle.dumps(data)), queue))
-    process.start()
-    found = queue.get(timeout=120)
-    process.join()
+def test_a_process_that_is_started_anew_reads_the_same(
+    parts: list[str], run_python: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ramps.py").write_text("def ramp(sample):\n    return [1 - min(1.0, sample / 5_000), 0.5, 0.2]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    data = mix_of(parts, importlib.import_module("ramps").ramp).epoch_size(300)
+    (tmp_path / "data.pickle").write_bytes(pickle.dumps(data))
+    code = "import pickle; [print(sample['__key__']) for sample in pickle.load(open('data.pickle', 'rb'))]"
+    found = run_python("-c", code, cwd=tmp_path).stdout.splitlines()
     assert found == names_of(data)
 
 
