@@ -31,9 +31,27 @@ FLAGS: dict[str, Any] = {
 }
 
 
-def library_extension(name: str, library: str, place: str, archive: str, parts: tuple[str, ...]) -> Extension:
+INCLUDE = Path("shardkit/native/include")
+
+
+def headers(parts: tuple[str, ...]) -> list[str]:
+    """What a part includes, to be built again when it changes: single headers, and folders of them."""
+    return [str(path) for part in parts for path in sorted((INCLUDE / part).glob("*.h")) or [INCLUDE / part]]
+
+
+def plain_extension(name: str, *parts: str, **found: list[str]) -> Extension:
+    """One that needs a compiler only, unless `found` has more. parts: the headers and folders that it includes."""
+    return Extension(
+        f"shardkit.native.{name}",
+        [f"shardkit/native/{name}.c"],
+        depends=headers(parts),
+        **FLAGS,
+        **found,
+    )
+
+
+def library_extension(name: str, *parts: str, library: str, place: str, archive: str) -> Extension:
     """One that needs a library: the system's, or the static one (archive) at the place that the environment names."""
-    folder = name.rpartition(".")[0].replace(".", "/")
     prefix = os.environ.get(place)
     found: dict[str, list[str]] = {"libraries": [library]}
     if prefix:
@@ -41,63 +59,26 @@ def library_extension(name: str, library: str, place: str, archive: str, parts: 
         found = {"include_dirs": [str(Path(prefix) / "include")], "extra_objects": [str(static)]}
         if sys.platform == "linux":  # other packages bring a library of their own: keep the names of this one inside
             found["extra_link_args"] = ["-Wl,--exclude-libs,ALL"]
-    return Extension(
-        name,
-        [name.replace(".", "/") + ".c"],
-        depends=[f"{folder}/{part}" for part in parts],
-        **FLAGS,
-        **found,
-    )
+    return plain_extension(name, *parts, **found)
 
 
-def jpeg_extension(name: str, *parts: str) -> Extension:
-    """One that needs libjpeg-turbo: the fused decoder, or what rewrites JPEGs without loss. parts: what it includes."""
-    return library_extension(name, "jpeg", "JPEG_PREFIX", "libjpeg.a", parts)
-
-
-def webp_extension(name: str, *parts: str) -> Extension:
-    """One that needs libwebp: the decoder of WebPs. parts: what it includes."""
-    return library_extension(name, "webp", "WEBP_PREFIX", "libwebpdecoder.a", parts)
-
-
-def plain_extension(name: str, *parts: str) -> Extension:
-    """One that needs a compiler only: the decoder of PNGs, the packer's inner loop for plain JPEGs, the checksums of
-    whole shards, or the warp of augmentation, which gives the bits of its twin in NumPy. parts: what it includes."""
-    folder = name.rpartition(".")[0].replace(".", "/")
-    return Extension(
-        name,
-        [name.replace(".", "/") + ".c"],
-        depends=[f"{folder}/{part}" for part in parts],
-        **FLAGS,
-    )
-
-
-JPEG_PARTS = ("avx2", "decoder", "finish", "huffman", "points", "precise", "quality", "resize", "seek", "skip", "view")
-
-PNG_PARTS = ("chunks", "codes", "decoder", "filters", "inflate", "rows")
-FRAMING_PARTS = (
-    "crc32c.h",
-    "frames.h",
-    *(f"framing_{part}.h" for part in ("keep", "sample", "write")),
-    "key_set.h",
-    "plain_jpeg.h",
-)
-VIEW_PARTS = ("batch.h", *(f"jpeg_{part}.h" for part in ("avx2", "finish", "precise", "resize", "view")))
+JPEG = {"library": "jpeg", "place": "JPEG_PREFIX", "archive": "libjpeg.a"}
+WEBP = {"library": "webp", "place": "WEBP_PREFIX", "archive": "libwebpdecoder.a"}
 
 EXTENSIONS = [
-    jpeg_extension("shardkit.native.jpeg", "batch.h", "quality.h", *(f"jpeg_{part}.h" for part in JPEG_PARTS)),
-    plain_extension("shardkit.native.png", *VIEW_PARTS, *(f"png_{part}.h" for part in PNG_PARTS)),
-    webp_extension("shardkit.native.webp", *VIEW_PARTS, "webp_decoder.h"),
-    jpeg_extension("shardkit.native.jpegtran"),
-    plain_extension("shardkit.native.gather", "crc32c.h", "frames.h", "plain_jpeg.h", "stored_member.h"),
-    plain_extension("shardkit.native.framing", *FRAMING_PARTS),
-    plain_extension("shardkit.native.samples", "columns.h", "crc32c.h", "sample_copies.h"),
-    plain_extension("shardkit.native.lookup", "columns.h"),
-    plain_extension("shardkit.native.sums", "crc32c.h"),
-    plain_extension("shardkit.native.tree"),
-    plain_extension("shardkit.native.checksums", "crc32c.h"),
-    plain_extension("shardkit.native.augment", "augment_warp.h"),
-    plain_extension("shardkit.native.near", "near_pairs.h"),
+    library_extension("jpeg", "pixels", "jpeg", **JPEG),
+    plain_extension("png", "pixels", "png"),
+    library_extension("webp", "pixels", "webp_decoder.h", **WEBP),
+    library_extension("jpegtran", **JPEG),
+    plain_extension("gather", "crc32c.h", "framing"),
+    plain_extension("framing", "crc32c.h", "framing"),
+    plain_extension("samples", "columns.h", "crc32c.h", "sample_copies.h"),
+    plain_extension("lookup", "columns.h"),
+    plain_extension("sums", "crc32c.h"),
+    plain_extension("tree"),
+    plain_extension("checksums", "crc32c.h"),
+    plain_extension("augment", "augment_warp.h"),
+    plain_extension("near", "near_pairs.h"),
 ]
 
 setup(

@@ -2,7 +2,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "augment_warp.h"
+#include "include/augment_warp.h"
 
 /* 1 for uint8, 0 for float32, -1 with an exception for anything else. */
 static int kind_of(const Py_buffer *view, const char *name)

@@ -3,7 +3,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "crc32c.h"
+#include "include/crc32c.h"
 
 enum { SMALL = 1 << 14 }; /* for less, releasing the GIL takes longer than the sum */
 

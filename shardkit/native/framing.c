@@ -8,8 +8,8 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* for sync_file_range */
 #endif
-#include "framing_keep.h"
-#include "framing_write.h"
+#include "include/framing/keep.h"
+#include "include/framing/write.h"
 
 static PyObject *keyset_new(PyTypeObject *type, PyObject *args, PyObject *names)
 {

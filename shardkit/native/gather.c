@@ -18,9 +18,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "frames.h"
-#include "plain_jpeg.h"
-#include "stored_member.h"
+#include "include/framing/frames.h"
+#include "include/framing/plain_jpeg.h"
+#include "include/framing/stored_member.h"
 
 enum { COLUMNS = 6 };
 

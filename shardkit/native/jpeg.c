@@ -1,19 +1,19 @@
 /* The module: a run of JPEGs straight into the slots of a batch, without the interpreter's lock.
  *
- *   jpeg.c          this file: the module
- *   batch.h         the batch, for decoders of every format
- *   jpeg_decoder.h  one image: header, what has to be decoded, libjpeg-turbo around it
- *   jpeg_huffman.h  the entropy-coded data to coefficients, in libjpeg's place
- *   jpeg_seek.h     places where that may enter the data, and their bytes in an index
- *   jpeg_points.h   finds them
- *   jpeg_quality.h  a perceptual hash and the like of one image, for an index
- *   jpeg_skip.h     steps over a scan whose DC values alone are wanted
- *   quality.h       the hash and the like of a small gray picture
- *   jpeg_view.h     a box of the image into a slot, row by row; several of them take their rows from one decode
- *   jpeg_resize.h   boxes, and the resize with weights that are not negative
- *   jpeg_precise.h  the resize with signed weights, and Pillow's to the bit
- *   jpeg_avx2.h     the inner loops of both with longer vectors
- *   jpeg_finish.h   the slot's values: padding, number type, layout
+ *   jpeg.c            this file: the module
+ *   pixels/batch.h    the batch, for decoders of every format
+ *   jpeg/decoder.h    one image: header, what has to be decoded, libjpeg-turbo around it
+ *   jpeg/huffman.h    the entropy-coded data to coefficients, in libjpeg's place
+ *   jpeg/seek.h       places where that may enter the data, and their bytes in an index
+ *   jpeg/points.h     finds them
+ *   jpeg/quality.h    a perceptual hash and the like of one image, for an index
+ *   jpeg/skip.h       steps over a scan whose DC values alone are wanted
+ *   pixels/quality.h  the hash and the like of a small gray picture
+ *   pixels/view.h     a box of the image into a slot, row by row; several of them take their rows from one decode
+ *   pixels/resize.h   boxes, and the resize with weights that are not negative
+ *   pixels/precise.h  the resize with signed weights, and Pillow's to the bit
+ *   pixels/avx2.h     the inner loops of both with longer vectors
+ *   pixels/finish.h   the slot's values: padding, number type, layout
  *
  * The parts are headers with static functions, so that all is one unit for the compiler. docs/jpeg-decoder.md has the
  * whole story, with the private parts of libjpeg that this relies on.
@@ -21,11 +21,11 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "jpeg_decoder.h"
-#include "jpeg_finish.h"
-#include "jpeg_points.h"
-#include "jpeg_quality.h"
-#include "batch.h"
+#include "include/jpeg/decoder.h"
+#include "include/pixels/finish.h"
+#include "include/jpeg/points.h"
+#include "include/jpeg/quality.h"
+#include "include/pixels/batch.h"
 
 PyDoc_STRVAR(
     seek_points_doc,

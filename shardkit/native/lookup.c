@@ -7,7 +7,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "columns.h"
+#include "include/columns.h"
 
 static int take_writable(PyObject *object, Column *column)
 {

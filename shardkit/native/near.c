@@ -7,7 +7,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "near_pairs.h"
+#include "include/near_pairs.h"
 
 PyDoc_STRVAR(pairs_doc,
              "pairs(first, second, radius, most)\n--\n\n"

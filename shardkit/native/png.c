@@ -1,21 +1,21 @@
 /* The module: a run of PNGs straight into the slots of a batch, without the interpreter's lock.
  *
- *   png.c           this file: the module
- *   batch.h         the batch, for decoders of every format
- *   png_decoder.h   one image: its colours, and what has to be decoded
- *   png_chunks.h    its header, palette and so on
- *   png_rows.h      its rows, with png_inflate.h and png_codes.h (zlib data to bytes) and png_filters.h
- *   jpeg_view.h     a box of the image into a slot, row by row; with jpeg_resize.h, jpeg_precise.h and jpeg_finish.h,
- *                   which know nothing of formats
+ *   png.c             this file: the module
+ *   pixels/batch.h    the batch, for decoders of every format
+ *   png/decoder.h     one image: its colours, and what has to be decoded
+ *   png/chunks.h      its header, palette and so on
+ *   png/rows.h        its rows, with png/inflate.h and png/codes.h (zlib data to bytes) and png/filters.h
+ *   pixels/view.h     a box of the image into a slot, row by row; with resize.h, precise.h and finish.h beside it, which
+ *                     know nothing of formats
  *
  * It needs no library. The parts are headers with static functions, so that all is one unit for the compiler.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "png_decoder.h"
-#include "jpeg_finish.h"
-#include "batch.h"
+#include "include/png/decoder.h"
+#include "include/pixels/finish.h"
+#include "include/pixels/batch.h"
 
 static PyMethodDef methods[] = {
     {"decode_batch", py_decode_batch, METH_VARARGS, decode_batch_doc},

@@ -8,8 +8,8 @@
 #include <Python.h>
 #include <time.h>
 
-#include "columns.h"
-#include "sample_copies.h"
+#include "include/columns.h"
+#include "include/sample_copies.h"
 
 static int summed; /* whether this processor has the instruction for CRC-32C */
 

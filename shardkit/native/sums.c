@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "crc32c.h"
+#include "include/crc32c.h"
 
 enum { WINDOW = 1 << 19, SMALL = 1 << 14 }; /* a window stays in the core's cache from the read to the sum */
 

@@ -1,17 +1,17 @@
 /* The module: a run of WebPs straight into the slots of a batch, without the interpreter's lock.
  *
- *   webp.c          this file: the module
- *   batch.h         the batch, for decoders of every format
- *   webp_decoder.h  one image: its chunks, and libwebp around what has to be decoded
- *   jpeg_view.h     a box of the image into a slot, row by row; with jpeg_resize.h, jpeg_precise.h and jpeg_finish.h,
- *                   which know nothing of formats
+ *   webp.c            this file: the module
+ *   pixels/batch.h    the batch, for decoders of every format
+ *   webp_decoder.h    one image: its chunks, and libwebp around what has to be decoded
+ *   pixels/view.h     a box of the image into a slot, row by row; with resize.h, precise.h and finish.h beside it, which
+ *                     know nothing of formats
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "webp_decoder.h"
-#include "jpeg_finish.h"
-#include "batch.h"
+#include "include/webp_decoder.h"
+#include "include/pixels/finish.h"
+#include "include/pixels/batch.h"
 
 static PyMethodDef methods[] = {
     {"decode_batch", py_decode_batch, METH_VARARGS, decode_batch_doc},

@@ -1,7 +1,8 @@
 """Seek points of JPEGs: where the fused decoder may enter a file, so that a crop does not cost what lies above it.
 
-They are found once, when a dataset is packed or indexed, and kept in its index. native/jpeg_seek.h says what they are,
-docs/format/v1.md has their bytes. Without the C decoder there are none, and none are used: the pixels are the same.
+They are found once, when a dataset is packed or indexed, and kept in its index. jpeg/seek.h in native/include says what
+they are, docs/format/v1.md has their bytes. Without the C decoder there are none, and none are used: the pixels are the
+same.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ CHECKSUM = 4
 """The first bytes of points are the CRC-32C of their image (little-endian)."""
 
 MOST_BYTES = 1 << 16
-"""The most bytes of points that an image may have: as SEEK_BYTES in native/jpeg_seek.h."""
+"""The most bytes of points that an image may have: as SEEK_BYTES in native/include/jpeg/seek.h."""
 
 
 def available() -> bool:

@@ -1,9 +1,9 @@
-/* libFuzzer target for the warp of augmentation (shardkit/native/augment_warp.h); run.sh builds and runs it.
+/* libFuzzer target for the warp of augmentation (shardkit/native/include/augment_warp.h); run.sh builds and runs it.
  *
  * An input is a size (2 bytes), a byte of switches, one for the channels, eight doubles (matrix, cval, scale), and after
  * them the samples, over and over. Image and result have blocks of memory of their own, so that an access outside is
  * seen. Without an exact sum the result must be that of the exact one but for rounding. */
-#include "../../shardkit/native/augment_warp.h"
+#include "../../shardkit/native/include/augment_warp.h"
 
 #include <stdlib.h>
 

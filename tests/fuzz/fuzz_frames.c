@@ -1,6 +1,6 @@
 /* libFuzzer target for the parts of the packer in C that need no Python: the framing of samples
- * (shardkit/native/frames.h), the set of keys (key_set.h), the check for plain JPEGs (plain_jpeg.h) and the members of
- * archives (stored_member.h). run.sh builds and runs it.
+ * (frames.h in shardkit/native/include/framing), the set of keys (key_set.h), the check for plain JPEGs (plain_jpeg.h)
+ * and the members of archives (stored_member.h). run.sh builds and runs it.
  *
  * An input is a byte of switches, the number of fields, lengths of key, path, text, and of each field its name's length,
  * its role and size; then the bytes of all of them. What is measured must be what is put, in memory of exactly that size.
@@ -8,10 +8,10 @@
 #define _GNU_SOURCE /* for memfd_create */
 #include <sys/mman.h>
 
-#include "../../shardkit/native/frames.h"
-#include "../../shardkit/native/key_set.h"
-#include "../../shardkit/native/plain_jpeg.h"
-#include "../../shardkit/native/stored_member.h"
+#include "../../shardkit/native/include/framing/frames.h"
+#include "../../shardkit/native/include/framing/key_set.h"
+#include "../../shardkit/native/include/framing/plain_jpeg.h"
+#include "../../shardkit/native/include/framing/stored_member.h"
 
 enum { MOST = 8, HEAD = 6, EACH = 4 };
 

@@ -1,5 +1,5 @@
-/* libFuzzer target for the fused JPEG decoder (shardkit/native/jpeg_finish.h with all it includes); run.sh builds and
- * runs it.
+/* libFuzzer target for the fused JPEG decoder (jpeg/decoder.h in shardkit/native/include, with all it includes); run.sh
+ * builds and runs it.
  *
  * An input is a JPEG, or two, and after them eight bytes that say what is asked: height, width, crop, channels and
  * layout, headroom, two that the random crop and the flips come from, the filter and its exactness, the padding and the
@@ -9,10 +9,10 @@
  *
  * Half of the mutations know JPEG: segments are left out, repeated and moved, frames change their kind (lossless ones
  * too), precision, sampling and size, and images are put together. */
-#include "../../shardkit/native/jpeg_decoder.h"
-#include "../../shardkit/native/jpeg_finish.h"
-#include "../../shardkit/native/jpeg_points.h"
-#include "../../shardkit/native/jpeg_quality.h"
+#include "../../shardkit/native/include/jpeg/decoder.h"
+#include "../../shardkit/native/include/pixels/finish.h"
+#include "../../shardkit/native/include/jpeg/points.h"
+#include "../../shardkit/native/include/jpeg/quality.h"
 
 enum { ASKED = 8, MOST_SEGMENTS = 64, VIEWS = 4, MOST_POINTS = 3000 };
 

@@ -1,5 +1,5 @@
-/* libFuzzer target for the fused PNG decoder (shardkit/native/png_decoder.h and jpeg_finish.h with all they include);
- * run.sh builds and runs it.
+/* libFuzzer target for the fused PNG decoder (png/decoder.h in shardkit/native/include, with all it includes); run.sh
+ * builds and runs it.
  *
  * An input is a PNG, and after it eight bytes that say what is asked: height, width, crop, channels and layout, two that
  * the random crop and the flips come from, the filter, the padding and the type of the values. What it takes as a whole
@@ -7,8 +7,8 @@
  *
  * Most mutations know PNG: the header's kind is changed, rows are changed before they are packed again, chunks are left
  * out, repeated and cut in two, and checksums are made right. */
-#include "../../shardkit/native/png_decoder.h"
-#include "../../shardkit/native/jpeg_finish.h"
+#include "../../shardkit/native/include/png/decoder.h"
+#include "../../shardkit/native/include/pixels/finish.h"
 
 #include <math.h>
 #include <stdio.h>

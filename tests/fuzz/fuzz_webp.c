@@ -1,10 +1,10 @@
-/* libFuzzer target for the fused WebP decoder (shardkit/native/webp_decoder.h and jpeg_finish.h); run.sh builds and runs
- * it.
+/* libFuzzer target for the fused WebP decoder (webp_decoder.h in shardkit/native/include, with all it includes); run.sh builds
+ * and runs it.
  *
  * An input is a WebP, and after it eight bytes that say what is asked, as in fuzz_png.c. The sizes of its chunks are made
  * right now and then, so that more of them are taken. */
-#include "../../shardkit/native/webp_decoder.h"
-#include "../../shardkit/native/jpeg_finish.h"
+#include "../../shardkit/native/include/webp_decoder.h"
+#include "../../shardkit/native/include/pixels/finish.h"
 
 enum { ASKED = 8 };
 

@@ -1,7 +1,7 @@
 """What one look at an image says of it, for an index: a perceptual hash, brightness, sharpness and entropy.
 
 All are of its luma at about 1/8 of its size: at 1/8, 1/4 or 1/2 if at least GRID pixels are left each way, else whole.
-The scales are libjpeg's, by DCT scaling; images of other formats are averaged. The C decoder (native/quality.h) gives
+The scales are libjpeg's, by DCT scaling; images of other formats are averaged. The C decoder (pixels/quality.h) gives
 the same bits for JPEGs, several times as fast; what it does not take, Pillow does.
 
     phash       the image's 64 bits: the signs of the lowest frequencies of its DCT over GRID x GRID cells, in the order
@@ -38,7 +38,7 @@ HASH_BITS = 64
 HASH_SIDE = 11
 CELL_SCALE = 16
 COSINE = 4096
-"""As in native/quality.h."""
+"""As in native/include/pixels/quality.h."""
 
 SCALES = (8, 4, 2, 1)
 

@@ -1,7 +1,7 @@
 """Boxes of one image, resized into arrays of pixels from a single decode.
 
 A JPEG is decoded at one scale, the smallest that leaves enough pixels for the box that needs the most detail: at that
-scale every other box has at least as much. The decoder in C (native/jpeg_decoder.h) has the same rule.
+scale every other box has at least as much. The decoder in C (native/include/jpeg/decoder.h) has the same rule.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from shardkit.options.keywords import closest, named_fields
 from shardkit.options.numbers import is_range, is_whole
 
 MAX_VIEWS = 1024
-"""The most views of an image, of all names together (MOST_VIEWS in native/jpeg_view.h)."""
+"""The most views of an image, of all names together (MOST_VIEWS in native/include/pixels/view.h)."""
 
 _CURE = 'such as views={"global": (2, 224), "local": (8, 96)}'
 

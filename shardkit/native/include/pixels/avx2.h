@@ -1,14 +1,14 @@
-/* The inner loops of the resize with AVX2, where the processor has it: the bits of those in jpeg_resize.h and
- * jpeg_precise.h, from vectors twice as long.
+/* The inner loops of the resize with AVX2, where the processor has it: the bits of those in pixels/resize.h and
+ * pixels/precise.h, from vectors twice as long.
  *
  * The functions `best_…` choose. All buffers have room for 16 samples more than they hold, since whole vectors are read
  * and written.
  */
-#ifndef SHARDKIT_JPEG_AVX2_H
-#define SHARDKIT_JPEG_AVX2_H
+#ifndef SHARDKIT_PIXELS_AVX2_H
+#define SHARDKIT_PIXELS_AVX2_H
 
-#include "jpeg_resize.h"
-#include "jpeg_precise.h"
+#include "resize.h"
+#include "precise.h"
 
 static int avx2_is_allowed = 1; /* else only the shorter vectors are used: for the tests that compare them */
 
@@ -119,7 +119,7 @@ static AVX2 int sum_pixels_avx2(unsigned char *out, const uint16_t *sums, const 
     }
 }
 
-/* --------------------------------------------------------------------------------------------- jpeg_precise.h */
+/* --------------------------------------------------------------------------------------------- pixels/precise.h */
 
 /* The products of an output's taps, added up but for two lots of four sums. pairs: of weights, as for
  * resize_count_pixels. */

@@ -3,14 +3,14 @@
  * Knows nothing of JPEG, and nothing of other views. `plan_view` finds what the box needs of the decoded image;
  * `take_row` gets each of its rows in order, and writes the rows of the slot as soon as theirs are there.
  */
-#ifndef SHARDKIT_JPEG_VIEW_H
-#define SHARDKIT_JPEG_VIEW_H
+#ifndef SHARDKIT_PIXELS_VIEW_H
+#define SHARDKIT_PIXELS_VIEW_H
 
 #include <stdlib.h>
 
-#include "jpeg_avx2.h"
-#include "jpeg_resize.h"
-#include "jpeg_precise.h"
+#include "avx2.h"
+#include "resize.h"
+#include "precise.h"
 
 #define KEPT_BYTES ((size_t)16 << 20) /* of scratch memory between images: as images.SCRATCH_BYTES */
 #define MOST_VIEWS 1024               /* of an image */
@@ -56,7 +56,7 @@ typedef struct {
 
     int *rows, *columns; /* of the nearest pixels */
 
-    /* of an image that is changed after the resize; see jpeg_finish.h */
+    /* of an image that is changed after the resize; see pixels/finish.h */
     arena bytes;
     unsigned char *slot;
     int flip_after;

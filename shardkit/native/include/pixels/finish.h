@@ -6,10 +6,10 @@
  * Knows nothing of JPEG: it is included after a header with a `decoder`, which has `views` and room for `view_room` of
  * them, and with `decode`.
  */
-#ifndef SHARDKIT_JPEG_FINISH_H
-#define SHARDKIT_JPEG_FINISH_H
+#ifndef SHARDKIT_PIXELS_FINISH_H
+#define SHARDKIT_PIXELS_FINISH_H
 
-#include "jpeg_view.h"
+#include "view.h"
 
 typedef struct {
     int item;          /* bytes of a value: 1, 2 or 4 */

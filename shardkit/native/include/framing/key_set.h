@@ -3,8 +3,8 @@
  * Source: J.-P. Aumasson and D. J. Bernstein, "SipHash: a fast short-input PRF" (2012), and their reference code for
  * 128 bits.
  */
-#ifndef SHARDKIT_KEY_SET_H
-#define SHARDKIT_KEY_SET_H
+#ifndef SHARDKIT_FRAMING_KEY_SET_H
+#define SHARDKIT_FRAMING_KEY_SET_H
 
 #include <stddef.h>
 #include <stdint.h>

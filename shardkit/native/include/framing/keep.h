@@ -1,8 +1,8 @@
-/* What a Framer keeps of a sample that was taken (framing_sample.h): its bytes in the shard, and its index row. */
+/* What a Framer keeps of a sample that was taken (framing/sample.h): its bytes in the shard, and its index row. */
 #ifndef SHARDKIT_FRAMING_KEEP_H
 #define SHARDKIT_FRAMING_KEEP_H
 
-#include "framing_sample.h"
+#include "sample.h"
 
 static int grow(void **memory, size_t *room, size_t wanted, size_t each)
 {

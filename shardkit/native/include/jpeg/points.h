@@ -1,4 +1,4 @@
-/* The seek points of an image, found in one walk over its scan: no pixels are decoded. jpeg_seek.h says what they are.
+/* The seek points of an image, found in one walk over its scan: no pixels are decoded. jpeg/seek.h says what they are.
  *
  * Where they are: in every row of MCUs, denser on the left, since a random crop begins there more often: so the fewest
  * MCUs are stepped over. As many as the bytes allow; with less than one in a row, at the left edge of every second,
@@ -7,7 +7,7 @@
 #ifndef SHARDKIT_JPEG_POINTS_H
 #define SHARDKIT_JPEG_POINTS_H
 
-#include "jpeg_skip.h"
+#include "skip.h"
 
 /* The columns of n points in a row of MCUs. Near to the places with the shortest way to the left edge of a
  * RandomResizedCrop (torchvision's defaults): 0, and then up to 8/15 of the width, at growing distances. */

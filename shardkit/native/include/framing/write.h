@@ -9,7 +9,7 @@
 #include <limits.h>
 #include <sys/uio.h>
 
-#include "crc32c.h"
+#include "../crc32c.h"
 
 enum { MOST_PIECES = 512 }; /* in one call: well under every system's IOV_MAX */
 

@@ -1,4 +1,4 @@
-/* The quality of a JPEG (quality.h) from its luma at a small scale.
+/* The quality of a JPEG (pixels/quality.h) from its luma at a small scale.
  *
  * At 1/8 a pixel is the mean of a block, which is its DC value: of a baseline image with one scan only these are
  * decoded, and no inverse DCT is needed. Small images are decoded at 1/4, 1/2 or whole, and these and progressive ones
@@ -7,8 +7,8 @@
 #ifndef SHARDKIT_JPEG_QUALITY_H
 #define SHARDKIT_JPEG_QUALITY_H
 
-#include "jpeg_skip.h"
-#include "quality.h"
+#include "skip.h"
+#include "../pixels/quality.h"
 
 /* As Pillow's draft mode chooses it for a picture of at least GRID pixels each way. */
 static int quality_scale(int height, int width)

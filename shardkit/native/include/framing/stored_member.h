@@ -4,8 +4,8 @@
  * The table of the CRC-32 is for eight bytes at a time. Source: M. E. Kounavis and F. L. Berry, "Novel Table
  * Lookup-Based Algorithms for High-Performance CRC Generation" (2008).
  */
-#ifndef SHARDKIT_STORED_MEMBER_H
-#define SHARDKIT_STORED_MEMBER_H
+#ifndef SHARDKIT_FRAMING_STORED_MEMBER_H
+#define SHARDKIT_FRAMING_STORED_MEMBER_H
 
 #include <errno.h>
 #include <stdint.h>

@@ -7,10 +7,10 @@
  *
  * RGB is handled as four samples (R, G, B and one unused). Where the processor has no SSE2, loops do the same.
  */
-#ifndef SHARDKIT_JPEG_PRECISE_H
-#define SHARDKIT_JPEG_PRECISE_H
+#ifndef SHARDKIT_PIXELS_PRECISE_H
+#define SHARDKIT_PIXELS_PRECISE_H
 
-#include "jpeg_resize.h"
+#include "resize.h"
 
 #define WIDE_BITS 22
 #define NARROW_BITS 14

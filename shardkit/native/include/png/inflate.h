@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "png_codes.h"
+#include "codes.h"
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 

@@ -19,7 +19,7 @@
 
 #include <webp/decode.h>
 
-#include "jpeg_view.h"
+#include "pixels/view.h"
 
 #define TEXT_BYTES 80
 #define MOST_DECODED_BYTES ((size_t)1 << 29)

@@ -3,8 +3,8 @@
  * images/quality/quality.py is the twin in Python and says what they mean; both give the same bits. The sums are whole numbers,
  * and the few operations on fractions come in the same order.
  */
-#ifndef SHARDKIT_QUALITY_H
-#define SHARDKIT_QUALITY_H
+#ifndef SHARDKIT_PIXELS_QUALITY_H
+#define SHARDKIT_PIXELS_QUALITY_H
 
 #include <math.h>
 #include <stdint.h>

@@ -1,9 +1,9 @@
 /* A batch of images into the slots of their views, without the interpreter's lock, by the decoder of any format.
  *
- * A module includes this after a decoder (jpeg_decoder.h, png_decoder.h, webp_decoder.h) and jpeg_finish.h.
+ * A module includes this after a decoder (jpeg/decoder.h, png/decoder.h, webp_decoder.h) and pixels/finish.h.
  */
-#ifndef SHARDKIT_BATCH_H
-#define SHARDKIT_BATCH_H
+#ifndef SHARDKIT_PIXELS_BATCH_H
+#define SHARDKIT_PIXELS_BATCH_H
 
 #include <stdio.h>
 
@@ -104,9 +104,9 @@ PyDoc_STRVAR(
     "Each image of a sequence of bytes-like objects into its slots. The GIL is released.\n\n"
     "views: a sequence of (out, count, height, width, random): every image gets `count` slots of that size in out, a\n"
     "buffer of n * count of them. random: (scale, scale, ratio, ratio, log ratio, log ratio).\n"
-    "how: (channels; crop: as the enum in jpeg_resize.h; filter: as the enum in jpeg_resize.h; exact; same: leave out\n"
+    "how: (channels; crop: as the enum in resize.h; filter: as the enum in resize.h; exact; same: leave out\n"
     "images of another size; tall: columns first in tall images).\n"
-    "finish: (bytes of a value, planar, table, padding, fill) as in jpeg_finish.h; table and fill are bytes-like.\n"
+    "finish: (bytes of a value, planar, table, padding, fill) as in finish.h; table and fill are bytes-like.\n"
     "draws: None or float64 (n, views, count). columns: those of the horizontal flip, the vertical flip (below 1/2\n"
     "means flipped) and the first of the crop, -1 for none. limits: (headroom, max_pixels, max_scans).\n"
     "points: None, or for each image its seek points, as seek_points gives them, or None. Wrong ones are not used.\n"

@@ -4,12 +4,12 @@
  * A sample is measured first (0: it is not plain, and Python writes it), and then put into memory of that size. Data
  * that is `apart` is left out there: `cut` says where it belongs. Call crc32c_setup() before.
  */
-#ifndef SHARDKIT_FRAMES_H
-#define SHARDKIT_FRAMES_H
+#ifndef SHARDKIT_FRAMING_FRAMES_H
+#define SHARDKIT_FRAMING_FRAMES_H
 
 #include <string.h>
 
-#include "crc32c.h"
+#include "../crc32c.h"
 
 enum { TAR_BLOCK = 512, TAR_NAME = 100, TAR_SIZE_AT = 124, TAR_CHECK_AT = 148, TAR_LABEL = 16, RECORD_HEAD = 12 };
 

@@ -5,10 +5,10 @@
 #ifndef SHARDKIT_PNG_ROWS_H
 #define SHARDKIT_PNG_ROWS_H
 
-#include "jpeg_view.h"
-#include "png_chunks.h"
-#include "png_filters.h"
-#include "png_inflate.h"
+#include "../pixels/view.h"
+#include "chunks.h"
+#include "filters.h"
+#include "inflate.h"
 
 #define STEP_BYTES ((size_t)64 << 10) /* that are inflated at once, if there is no need for more */
 

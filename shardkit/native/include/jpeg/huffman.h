@@ -4,7 +4,7 @@
  * damaged. This one replaces `decode_mcu` in a baseline image with one scan: the whole file is in memory, and damage
  * is left to the other decoder. One look-up gives zeros and value of most coefficients, and what lies outside the
  * columns and rows that are wanted is only stepped over, or left out where the image comes with seek points
- * (jpeg_seek.h). ITU-T T.81, F.2 and figures F.12 to F.16.
+ * (jpeg/seek.h). ITU-T T.81, F.2 and figures F.12 to F.16.
  */
 #ifndef SHARDKIT_JPEG_HUFFMAN_H
 #define SHARDKIT_JPEG_HUFFMAN_H
@@ -15,7 +15,7 @@
 
 #include <jpeglib.h>
 
-#include "jpeg_seek.h"
+#include "seek.h"
 
 #if !defined(LIBJPEG_TURBO_VERSION_NUMBER) || LIBJPEG_TURBO_VERSION_NUMBER < 2001000 || \
     LIBJPEG_TURBO_VERSION_NUMBER >= 4000000

@@ -2,8 +2,8 @@
  *
  * For each image: which box is taken (the same formulas as crops.py), at which scale libjpeg-turbo may decode it
  * (1/2, 1/4, 1/8, as crops.dct_divisor), which rows and columns the resize looks at; only these are decoded, and
- * nothing after the last of them. jpeg_huffman.h decodes the coefficients, libjpeg-turbo makes pixels of them, and
- * jpeg_resize.h puts them into the slot.
+ * nothing after the last of them. jpeg/huffman.h decodes the coefficients, libjpeg-turbo makes pixels of them, and
+ * pixels/resize.h puts them into the slot.
  *
  * Anything unusual is left to the caller, who has another decoder: every function here returns NULL for "done" or a
  * text for "not done, because". The other decoder has the last word on an image, so that errors do not depend on
@@ -24,8 +24,8 @@
 #include <jpeglib.h>
 #include <jerror.h>
 
-#include "jpeg_huffman.h"
-#include "jpeg_view.h"
+#include "huffman.h"
+#include "../pixels/view.h"
 
 #define TEXT_BYTES JMSG_LENGTH_MAX
 
@@ -44,9 +44,9 @@ typedef struct decoder {
     view *views;
     int view_room; /* how many of them there is memory for */
     scan_decoder scan;
-    const unsigned char *points; /* the seek points of the next image, or NULL: see jpeg_seek.h */
+    const unsigned char *points; /* the seek points of the next image, or NULL: see jpeg/seek.h */
     size_t points_bytes;
-    struct skips *skips; /* of walks over whole scans (jpeg_skip.h), made when they are needed */
+    struct skips *skips; /* of walks over whole scans (jpeg/skip.h), made when they are needed */
     struct decoder *next;
 } decoder;
 

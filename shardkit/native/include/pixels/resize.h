@@ -3,14 +3,14 @@
  * Knows nothing of JPEG. The boxes are those of crops.py, to the bit. Each output row is the weighted sum of some input
  * rows (vertical pass), and each of its pixels that of some of their pixels (horizontal pass): Pillow's antialiased
  * `resize(size, box=box)` with a filter that has no negative weights, in fixed point. The other filters, and Pillow's
- * result to the bit, are in jpeg_precise.h.
+ * result to the bit, are in pixels/precise.h.
  *
  * Fixed point: a weight is a uint16 with 65535 for one, a sample is 8.8 in a uint16, and a product keeps its high 16
  * bits, which SSE2 and NEON compute for 8 samples at once. RGB is handled as four samples (R, G, B and one unused), so
  * that two pixels fill a vector.
  */
-#ifndef SHARDKIT_JPEG_RESIZE_H
-#define SHARDKIT_JPEG_RESIZE_H
+#ifndef SHARDKIT_PIXELS_RESIZE_H
+#define SHARDKIT_PIXELS_RESIZE_H
 
 #include <math.h>
 #include <stdint.h>

@@ -10,7 +10,7 @@
 #ifndef SHARDKIT_PNG_DECODER_H
 #define SHARDKIT_PNG_DECODER_H
 
-#include "png_rows.h"
+#include "rows.h"
 
 #define TEXT_BYTES 80
 #define MOST_ROW_BYTES ((size_t)16 << 20)
@@ -47,7 +47,7 @@ static void decoder_free(decoder *self)
 
 static unsigned char luma(unsigned r, unsigned g, unsigned b)
 {
-    return (unsigned char)((r * 19595u + g * 38470u + b * 7471u + 0x8000u) >> 16); /* Pillow's, as in jpeg_precise.h */
+    return (unsigned char)((r * 19595u + g * 38470u + b * 7471u + 0x8000u) >> 16); /* as in precise.h */
 }
 
 /* The colours that values stand for: of a palette, or gray with fewer than 8 bits. */

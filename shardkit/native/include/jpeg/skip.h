@@ -1,4 +1,4 @@
-/* Steps over whole MCUs of a scan, for walks that need its DC values only (jpeg_points.h, jpeg_quality.h).
+/* Steps over whole MCUs of a scan, for walks that need its DC values only (jpeg/points.h, jpeg/quality.h).
  *
  * A table says of the next SKIP_BITS bits how many whole coefficients they hold, values included: for photographs
  * about two. To fill it takes longer than the table that it is made from, so that only these walks have it.
@@ -6,7 +6,7 @@
 #ifndef SHARDKIT_JPEG_SKIP_H
 #define SHARDKIT_JPEG_SKIP_H
 
-#include "jpeg_decoder.h"
+#include "decoder.h"
 
 #define SKIP_BITS 11 /* with 12 it takes longer to fill than it saves on an image of 100 KB with tables of its own */
 

@@ -2,8 +2,8 @@
  *
  * Everything else is left to images/jpeg.py, with its checks and messages.
  */
-#ifndef SHARDKIT_PLAIN_JPEG_H
-#define SHARDKIT_PLAIN_JPEG_H
+#ifndef SHARDKIT_FRAMING_PLAIN_JPEG_H
+#define SHARDKIT_FRAMING_PLAIN_JPEG_H
 
 #include <stddef.h>
 #include <stdint.h>
