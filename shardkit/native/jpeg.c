@@ -12,7 +12,7 @@
  *   pixels/view.h     a box of the image into a slot, row by row; several of them take their rows from one decode
  *   pixels/resize.h   boxes, and the resize with weights that are not negative
  *   pixels/precise.h  the resize with signed weights, and Pillow's to the bit
- *   pixels/avx2.h     the inner loops of both with longer vectors
+ *   pixels/best.h     the inner loops of both with longer vectors: pixels/avx2.h, pixels/vnni.h
  *   pixels/finish.h   the slot's values: padding, number type, layout
  *
  * The parts are headers with static functions, so that all is one unit for the compiler. docs/jpeg-decoder.md has the
@@ -125,17 +125,20 @@ static PyObject *py_random_box(PyObject *module, PyObject *args)
     return result;
 }
 
-PyDoc_STRVAR(allow_avx2_doc, "allow_avx2(allowed)\n--\n\n"
-                             "Whether AVX2 may be used, where there is one: for the test that compares the vectors.");
+PyDoc_STRVAR(
+    allow_vectors_doc,
+    "allow_vectors(most)\n--\n\n"
+    "Which vectors may be used, where the processor has them: 0 those that all have, 1 AVX2 too, 2 VNNI too. For\n"
+    "the test that compares them. Returns the best of them that are used.");
 
-static PyObject *py_allow_avx2(PyObject *module, PyObject *allowed)
+static PyObject *py_allow_vectors(PyObject *module, PyObject *most)
 {
-    int given = PyObject_IsTrue(allowed);
+    long given = PyLong_AsLong(most);
     (void)module;
-    if (given < 0)
+    if (given == -1 && PyErr_Occurred())
         return NULL;
-    avx2_is_allowed = given;
-    Py_RETURN_NONE;
+    vectors_allowed = given < VECTORS_SHORT ? VECTORS_SHORT : given > VECTORS_VNNI ? VECTORS_VNNI : (int)given;
+    return PyLong_FromLong(best_vectors());
 }
 
 static PyMethodDef methods[] = {
@@ -143,7 +146,7 @@ static PyMethodDef methods[] = {
     {"seek_points", py_seek_points, METH_VARARGS, seek_points_doc},
     {"quality", py_quality, METH_VARARGS, quality_doc},
     {"random_box", py_random_box, METH_VARARGS, random_box_doc},
-    {"allow_avx2", py_allow_avx2, METH_O, allow_avx2_doc},
+    {"allow_vectors", py_allow_vectors, METH_O, allow_vectors_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,7 +1,7 @@
 /* The inner loops of the resize with AVX2, where the processor has it: the bits of those in pixels/resize.h and
  * pixels/precise.h, from vectors twice as long.
  *
- * The functions `best_…` choose. All buffers have room for 16 samples more than they hold, since whole vectors are read
+ * The functions of best.h choose. All buffers have room for 16 samples more than they hold, since whole vectors are read
  * and written.
  */
 #ifndef SHARDKIT_PIXELS_AVX2_H
@@ -10,7 +10,8 @@
 #include "resize.h"
 #include "precise.h"
 
-static int avx2_is_allowed = 1; /* else only the shorter vectors are used: for the tests that compare them */
+enum { VECTORS_SHORT, VECTORS_AVX2, VECTORS_VNNI };
+static int vectors_allowed = VECTORS_VNNI; /* less only in the tests that compare them */
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -18,7 +19,7 @@ static int avx2_is_allowed = 1; /* else only the shorter vectors are used: for t
 
 static inline int has_avx2(void)
 {
-    return avx2_is_allowed && __builtin_cpu_supports("avx2");
+    return vectors_allowed >= VECTORS_AVX2 && __builtin_cpu_supports("avx2");
 }
 
 static AVX2 inline __m256i load_32(const void *from)
@@ -274,70 +275,4 @@ static AVX2 int sum_precise_avx2(unsigned char *out, const unsigned char *const 
                 : sum_count_avx2(out, rows, pairs, n_pairs, 4, 0, n);
 }
 #endif
-
-/* ------------------------------------------------------------------------------------------------------ the best */
-
-static void best_sum_rows(uint16_t *sum, const unsigned char *const *rows, const uint16_t *weight, int count, int n)
-{
-#ifdef AVX2
-    if (has_avx2()) {
-        sum_rows_avx2(sum, rows, weight, count, n);
-        return;
-    }
-#endif
-    sum_rows(sum, rows, weight, count, n);
-}
-
-static void best_sum_pixels_rgb(unsigned char *out, const uint16_t *sums, const int *first, const v8 *pairs, int count,
-                                int n)
-{
-    int done = 0;
-#ifdef AVX2
-    if (has_avx2())
-        done = sum_pixels_avx2(out, sums, first, pairs, count, n);
-#endif
-    sum_pixels_rgb(out + 3 * (size_t)done, sums, first + done, pairs + (size_t)done * count, count, n - done);
-}
-
-static void best_resize_row(unsigned char *out, const unsigned char *in, const precise_taps *across, const v8s *pairs,
-                            int samples, int wide, int n)
-{
-#ifdef AVX2
-    if (samples == 4 && has_avx2()) {
-        const int done = resize_row_avx2(out, in, across->first, pairs, across->n_pairs, wide, n);
-        precise_taps rest = *across;
-        rest.first += done;
-        resize_row(out + 4 * (size_t)done, in, &rest, pairs + (size_t)done * across->n_pairs * (1 + wide), 4, wide,
-                   n - done);
-        return;
-    }
-#endif
-    resize_row(out, in, across, pairs, samples, wide, n);
-}
-
-static void best_sum_samples(unsigned char *out, const unsigned char *const *rows, const v8s *pairs, int n_pairs,
-                             int wide, int n)
-{
-#ifdef AVX2
-    if (has_avx2()) {
-        sum_samples_avx2(out, rows, pairs, n_pairs, wide, n);
-        return;
-    }
-#endif
-    sum_precise_samples(out, rows, pairs, n_pairs, wide, n);
-}
-
-/* rows: at the first pixel; moved, where some are done. */
-static void best_sum_precise_rows(unsigned char *out, const unsigned char **rows, const v8s *pairs, int n_pairs,
-                                  int samples, int wide, int n)
-{
-    int done = 0;
-#ifdef AVX2
-    if (has_avx2())
-        done = sum_precise_avx2(out, rows, pairs, n_pairs, samples, wide, n);
-#endif
-    for (int t = 0; done > 0 && t < 2 * n_pairs; t++)
-        rows[t] += (size_t)done * samples;
-    sum_precise_rows(out + (size_t)done * (samples == 4 ? 3 : 1), rows, pairs, n_pairs, samples, wide, n - done);
-}
 #endif

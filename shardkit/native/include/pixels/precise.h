@@ -61,15 +61,27 @@ static size_t pairs_bytes(const precise_taps *axis, int out, int samples)
     return samples == 4 ? (size_t)out * axis->n_pairs * 2 * sizeof(v8s) : 0;
 }
 
-/* Lanczos at x, x + step and so on, with one sine for all of them: good to 12 digits. Their sum. */
-static double fill_lanczos(double *values, double x, double step, int count)
+/* The filter at the inputs first, first + 1 and so on, of which `by` lie in a unit around the center. Their sum. */
+static double fill_filtered(double *values, int filter, int first, double center, double by, int count)
 {
-    const double pi = 3.14159265358979323846, turn = pi / 3 * step, sin_turn = sin(turn), cos_turn = cos(turn);
-    double s = sin(pi / 3 * x), c = cos(pi / 3 * x), sum = 0;
-    for (int t = 0; t < count; t++, x += step) {
+    double sum = 0;
+    for (int t = 0; t < count; t++) {
+        values[t] = filtered(filter, (t + first - center + 0.5) * by);
+        sum += values[t];
+    }
+    return sum;
+}
+
+/* As fill_filtered for Lanczos, with one sine for all of them: good to 12 digits. turn: sine and cosine of the angle
+ * between two inputs. */
+static double fill_lanczos(double *values, int first, double center, double by, int count, const double turn[2])
+{
+    const double pi = 3.14159265358979323846, sin_turn = turn[0], cos_turn = turn[1];
+    double x = (first - center + 0.5) * by, s = sin(pi / 3 * x), c = cos(pi / 3 * x), sum = 0;
+    for (int t = 0; t < count; t++, x += by) {
         const double around = s * cos_turn + c * sin_turn;
         const double lobes = s * s * (3 - 4 * s * s) * 3, distance = pi * pi * x * x;
-        values[t] = x < -3 || x >= 3 ? 0 : distance > 1e-12 ? lobes / distance : 1;
+        values[t] = x < -3 || x >= 3 ? 0 : distance > 1e-3 ? lobes / distance : filtered(LANCZOS, x);
         sum += values[t];
         c = c * cos_turn - s * sin_turn;
         s = around;
@@ -77,25 +89,34 @@ static double fill_lanczos(double *values, double x, double step, int count)
     return sum;
 }
 
+/* Whether twelve digits of the values do not tell how weights of 22 places are rounded: one of these is close to the
+ * middle between two of them, or the sum is far below that of a whole filter. */
+static int are_undecided(const double *values, int count, double sum)
+{
+    int found = !(sum > 0.1);
+    for (int t = 0; !found && t < count; t++) {
+        const double w = fabs(values[t] / sum * (1 << WIDE_BITS));
+        found = fabs(w - (int)w - 0.5) < 1e-4;
+    }
+    return found;
+}
+
 static void fill_precise_taps(precise_taps *axis, const settings *set, int wide, int in, double start, double length,
                               int out, int reverse)
 {
     const double shrink = length / out, scale = shrink > 1 ? shrink : 1, one = 1 << (wide ? WIDE_BITS : NARROW_BITS);
-    const double by = 1 / scale;
+    const double by = 1 / scale, angle = 3.14159265358979323846 / 3 * by, turn[2] = {sin(angle), cos(angle)};
     for (int i = 0; i < out; i++) {
         const double center = start + (i + 0.5) * shrink;
         int first, end, count, place = reverse ? out - 1 - i : i, left = (int)one, largest = 0;
         int32_t *weight = axis->weight + (size_t)place * axis->most;
-        double sum = 0;
+        double sum;
         find_inputs(in, center, supports[set->filter] * scale, axis->most, &first, &end);
         count = end - first;
-        if (set->filter == LANCZOS && !wide)
-            sum = fill_lanczos(axis->exact, (first - center + 0.5) * by, by, count);
-        else
-            for (int t = 0; t < count; t++) {
-                axis->exact[t] = filtered(set->filter, (t + first - center + 0.5) * by);
-                sum += axis->exact[t];
-            }
+        sum = set->filter == LANCZOS ? fill_lanczos(axis->exact, first, center, by, count, turn)
+                                     : fill_filtered(axis->exact, set->filter, first, center, by, count);
+        if (wide && set->filter == LANCZOS && are_undecided(axis->exact, count, sum))
+            sum = fill_filtered(axis->exact, LANCZOS, first, center, by, count);
         for (int t = 0; t < count; t++) {
             double w = sum != 0 ? axis->exact[t] / sum * one : 0;
             weight[t] = (int32_t)(w < 0 ? w - 0.5 : w + 0.5);

@@ -8,7 +8,7 @@
 
 #include <stdlib.h>
 
-#include "avx2.h"
+#include "best.h"
 #include "resize.h"
 #include "precise.h"
 
@@ -50,6 +50,8 @@ typedef struct {
 
     precise_taps fine_down, fine_across;
     v8s *fine_pairs, *row_pairs;
+    uint32_t *fine_quads, *row_quads; /* the weights' digits, of all columns and of all rows */
+    int digits; /* how many; 0: there are none, since VNNI is not used */
     unsigned char *own, *line, *gray; /* rows for the second pass; a row between the passes; a gray row */
     size_t own_bytes; /* of a row */
     int samples, wide, by_columns;
@@ -199,6 +201,26 @@ static void take_smooth(view *self, const ring *from, int have)
 
 /* ------------------------------------------------------------- negative weights, and Pillow's pixels to the bit */
 
+/* The digits of all weights, if the processor can use them, and they are enough. */
+static void fill_quads(view *self)
+{
+    self->digits = 0;
+#ifdef VNNI
+    const settings *set = self->set;
+    const precise_taps *down = &self->fine_down, *across = &self->fine_across;
+    const int digits = digits_of(self->wide), columns = quads_of(across->most), rows = quads_of(down->most);
+    int enough = has_vnni();
+    for (int x = 0; enough && self->samples == 4 && x < outputs_of_quads(set->width); x++)
+        enough = fill_digits(self->fine_quads + (size_t)(x / 2) * columns * digits * 2 + x % 2,
+                             across->weight + (size_t)x * across->most, x < set->width ? across->most : 0, columns,
+                             digits, 2);
+    for (int y = 0; enough && y < set->height; y++)
+        enough = fill_digits(self->row_quads + (size_t)y * rows * digits, down->weight + (size_t)y * down->most,
+                             down->most, rows, digits, 1);
+    self->digits = enough ? digits : 0;
+#endif
+}
+
 static const char *plan_precise(view *self, int in_height, int in_width, int divisor)
 {
     const settings *set = self->set;
@@ -206,14 +228,18 @@ static const char *plan_precise(view *self, int in_height, int in_width, int div
     precise_taps *down = &self->fine_down, *across = &self->fine_across;
     self->wide = plan_taps(down, across, set, part.height / divisor, part.width / divisor, in_height, in_width);
     self->by_columns = columns_first(set, in_height, in_width);
-    const size_t height = (size_t)set->height, width = (size_t)set->width,
-                 in_bytes = (((size_t)in_width + across->most + 2) * self->samples + 32 + 63) / 64 * 64,
-                 out_bytes = (width * self->samples + 16 + 63) / 64 * 64,
+    self->beyond = across->most + QUAD;
+    const size_t height = (size_t)set->height, width = (size_t)set->width, columns = outputs_of_quads(set->width),
+                 in_bytes = (((size_t)in_width + self->beyond) * self->samples + QUAD_ROOM + 63) / 64 * 64,
+                 out_bytes = (columns * self->samples + QUAD_ROOM + 63) / 64 * 64,
+                 row_quads = height * quads_of(down->most) * digits_of(self->wide) * sizeof(uint32_t),
+                 column_quads = columns * quads_of(across->most) * digits_of(self->wide) * sizeof(uint32_t),
                  line_bytes = in_bytes > out_bytes ? in_bytes : out_bytes;
     self->own_bytes = self->by_columns ? in_bytes : out_bytes;
-    size_t used = 0, total = 16 * 64 + taps_bytes(down, set->height) + taps_bytes(across, set->width) +
-                             pairs_bytes(across, set->width, self->samples) + pairs_bytes(down, 1, 4) +
-                             ((size_t)down->most + 1) * sizeof(void *) + self->own_bytes * down->most + 2 * line_bytes;
+    size_t used = 0, total = 18 * 64 + taps_bytes(down, set->height) + taps_bytes(across, (int)columns) +
+                             pairs_bytes(across, set->width, self->samples) + pairs_bytes(down, 1, 4) + row_quads +
+                             column_quads + ((size_t)down->most + QUAD) * sizeof(void *) +
+                             self->own_bytes * down->most + 2 * line_bytes;
     unsigned char *memory = room(&self->scratch, total);
     if (memory == NULL)
         return "no memory";
@@ -221,13 +247,15 @@ static const char *plan_precise(view *self, int in_height, int in_width, int div
     down->count = piece(&used, memory, height * sizeof(int));
     down->weight = piece(&used, memory, height * down->most * sizeof(int32_t));
     down->exact = piece(&used, memory, (size_t)down->most * sizeof(double));
-    across->first = piece(&used, memory, width * sizeof(int));
+    across->first = piece(&used, memory, columns * sizeof(int));
     across->count = piece(&used, memory, width * sizeof(int));
     across->weight = piece(&used, memory, width * across->most * sizeof(int32_t));
     across->exact = piece(&used, memory, (size_t)across->most * sizeof(double));
     self->fine_pairs = piece(&used, memory, pairs_bytes(across, set->width, self->samples));
     self->row_pairs = piece(&used, memory, pairs_bytes(down, 1, 4));
-    self->window = piece(&used, memory, ((size_t)down->most + 1) * sizeof(void *));
+    self->fine_quads = piece(&used, memory, column_quads);
+    self->row_quads = piece(&used, memory, row_quads);
+    self->window = piece(&used, memory, ((size_t)down->most + QUAD) * sizeof(void *));
     self->own = piece(&used, memory, self->own_bytes * down->most);
     self->gray = piece(&used, memory, line_bytes);
     self->line = piece(&used, memory, line_bytes);
@@ -237,10 +265,11 @@ static const char *plan_precise(view *self, int in_height, int in_width, int div
                       self->flip & FLIP_HORIZONTAL);
     take_span(self, down->first, down->count, across->first, across->count);
     self->kept = 1;
-    self->beyond = across->most + 2;
+    fill_quads(self);
+    memset(across->first + width, 0, (columns - width) * sizeof(int)); /* these have no weights */
     for (int x = 0; x < set->width; x++) {
         across->first[x] -= self->left;
-        if (self->samples == 4)
+        if (self->samples == 4 && !self->digits)
             fill_pairs(self->fine_pairs + (size_t)x * across->n_pairs * (1 + self->wide), across, x, self->wide);
     }
     return NULL;
@@ -253,15 +282,60 @@ static void find_rows(view *self, int y)
     const int count = down->count[y];
     for (int t = 0; t < count; t++)
         self->window[t] = self->own + self->own_bytes * (size_t)((down->first[y] + t) % down->most);
-    self->window[count] = self->window[0]; /* the other of an odd one, with weight zero */
-    fill_pairs(self->row_pairs, down, y, self->wide);
+    for (int t = count; t < down->count[y] + QUAD - 1; t++)
+        self->window[t] = self->window[0]; /* those that are taken along, with weight zero */
+    if (!self->digits)
+        fill_pairs(self->row_pairs, down, y, self->wide);
+}
+
+/* A row of the image, as the pixels of a row between the passes. */
+static void resize_columns(const view *self, unsigned char *out, const unsigned char *in)
+{
+    const precise_taps *across = &self->fine_across;
+#ifdef VNNI
+    if (self->digits && self->samples == 4) {
+        resize_row_vnni(out, in, across->first, self->fine_quads, quads_of(across->most), self->digits,
+                        self->set->width);
+        return;
+    }
+#endif
+    best_resize_row(out, in, across, self->fine_pairs, self->samples, self->wide, self->set->width);
+}
+
+/* The rows of the window as row y of the slot. */
+static void sum_window(const view *self, unsigned char *out, int y)
+{
+    const precise_taps *down = &self->fine_down;
+#ifdef VNNI
+    if (self->digits) {
+        sum_precise_vnni(out, self->window, self->row_quads + (size_t)y * quads_of(down->most) * self->digits,
+                         quads_of(down->count[y]), self->samples, self->digits, self->set->width);
+        return;
+    }
+#endif
+    best_sum_precise_rows(out, self->window, self->row_pairs, (down->count[y] + 1) / 2, self->samples, self->wide,
+                          self->set->width);
+}
+
+/* The rows of the window as one, n samples long. */
+static void sum_window_first(const view *self, unsigned char *out, int y, int n)
+{
+    const precise_taps *down = &self->fine_down;
+#ifdef VNNI
+    if (self->digits) {
+        sum_samples_vnni(out, self->window, self->row_quads + (size_t)y * quads_of(down->most) * self->digits,
+                         quads_of(down->count[y]), self->digits, n);
+        return;
+    }
+#endif
+    best_sum_samples(out, self->window, self->row_pairs, (down->count[y] + 1) / 2, self->wide, n);
 }
 
 static void take_precise(view *self, const ring *from, int have)
 {
     const settings *set = self->set;
     const precise_taps *down = &self->fine_down, *across = &self->fine_across;
-    const int columns = (self->right - self->left) * self->samples, wide = self->wide, samples = self->samples;
+    const int columns = (self->right - self->left) * self->samples, samples = self->samples;
     const unsigned char *in =
         from->rows + from->bytes * (size_t)(have % from->count) + (size_t)(self->left - from->cut) * from->samples;
     unsigned char *keep = self->own + self->own_bytes * (size_t)(have % down->most);
@@ -272,20 +346,19 @@ static void take_precise(view *self, const ring *from, int have)
     if (self->by_columns)
         memcpy(keep, in, (size_t)columns);
     else
-        best_resize_row(keep, in, across, self->fine_pairs, samples, wide, set->width);
+        resize_columns(self, keep, in);
     for (int y; (y = self->y) < set->height && down->first[y] + down->count[y] <= have + 1; self->y++) {
         unsigned char *to = slot_row(self, y);
-        const int n_pairs = (down->count[y] + 1) / 2;
         find_rows(self, y);
         if (!self->by_columns) {
-            best_sum_precise_rows(to, self->window, self->row_pairs, n_pairs, samples, wide, set->width);
+            sum_window(self, to, y);
             continue;
         }
-        best_sum_samples(self->line, self->window, self->row_pairs, n_pairs, wide, columns);
+        sum_window_first(self, self->line, y, columns);
         if (samples == 1) {
-            resize_gray(to, self->line, across, wide, set->width);
+            resize_gray(to, self->line, across, self->wide, set->width);
         } else {
-            best_resize_row(self->gray, self->line, across, self->fine_pairs, samples, wide, set->width);
+            resize_columns(self, self->gray, self->line);
             pack_pixels(to, self->gray, set->width);
         }
     }

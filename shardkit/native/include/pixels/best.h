@@ -1,0 +1,80 @@
+/* The inner loops of the resize by the best vectors that the processor has: the same bits from all of them. */
+#ifndef SHARDKIT_PIXELS_BEST_H
+#define SHARDKIT_PIXELS_BEST_H
+
+#include "vnni.h"
+
+/* The longest vectors that are used. */
+static inline int best_vectors(void)
+{
+#ifdef AVX2
+    return has_vnni() ? VECTORS_VNNI : has_avx2() ? VECTORS_AVX2 : VECTORS_SHORT;
+#else
+    return VECTORS_SHORT;
+#endif
+}
+
+static void best_sum_rows(uint16_t *sum, const unsigned char *const *rows, const uint16_t *weight, int count, int n)
+{
+#ifdef AVX2
+    if (has_avx2()) {
+        sum_rows_avx2(sum, rows, weight, count, n);
+        return;
+    }
+#endif
+    sum_rows(sum, rows, weight, count, n);
+}
+
+static void best_sum_pixels_rgb(unsigned char *out, const uint16_t *sums, const int *first, const v8 *pairs, int count,
+                                int n)
+{
+    int done = 0;
+#ifdef AVX2
+    if (has_avx2())
+        done = sum_pixels_avx2(out, sums, first, pairs, count, n);
+#endif
+    sum_pixels_rgb(out + 3 * (size_t)done, sums, first + done, pairs + (size_t)done * count, count, n - done);
+}
+
+static void best_resize_row(unsigned char *out, const unsigned char *in, const precise_taps *across, const v8s *pairs,
+                            int samples, int wide, int n)
+{
+#ifdef AVX2
+    if (samples == 4 && has_avx2()) {
+        const int done = resize_row_avx2(out, in, across->first, pairs, across->n_pairs, wide, n);
+        precise_taps rest = *across;
+        rest.first += done;
+        resize_row(out + 4 * (size_t)done, in, &rest, pairs + (size_t)done * across->n_pairs * (1 + wide), 4, wide,
+                   n - done);
+        return;
+    }
+#endif
+    resize_row(out, in, across, pairs, samples, wide, n);
+}
+
+static void best_sum_samples(unsigned char *out, const unsigned char *const *rows, const v8s *pairs, int n_pairs,
+                             int wide, int n)
+{
+#ifdef AVX2
+    if (has_avx2()) {
+        sum_samples_avx2(out, rows, pairs, n_pairs, wide, n);
+        return;
+    }
+#endif
+    sum_precise_samples(out, rows, pairs, n_pairs, wide, n);
+}
+
+/* rows: at the first pixel; moved, where some are done. */
+static void best_sum_precise_rows(unsigned char *out, const unsigned char **rows, const v8s *pairs, int n_pairs,
+                                  int samples, int wide, int n)
+{
+    int done = 0;
+#ifdef AVX2
+    if (has_avx2())
+        done = sum_precise_avx2(out, rows, pairs, n_pairs, samples, wide, n);
+#endif
+    for (int t = 0; done > 0 && t < 2 * n_pairs; t++)
+        rows[t] += (size_t)done * samples;
+    sum_precise_rows(out + (size_t)done * (samples == 4 ? 3 : 1), rows, pairs, n_pairs, samples, wide, n - done);
+}
+#endif
