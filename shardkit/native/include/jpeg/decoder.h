@@ -28,6 +28,8 @@
 #include "../pixels/view.h"
 
 #define TEXT_BYTES JMSG_LENGTH_MAX
+#define ROWS_AT_ONCE 16
+#define ALIGNED_BYTES 16 /* to which libjpeg-turbo's shortest vectors are aligned */
 
 typedef struct decoder {
     struct jpeg_decompress_struct jpeg; /* kept from image to image: to create one costs as much as a tiny image */
@@ -196,23 +198,36 @@ static int has_end(const unsigned char *data, size_t size, size_t from)
 
 /* --------------------------------------------------------------------------------------------------- one image */
 
-/* The whole image has the slot's size: the rows are decoded where they belong. */
-static void read_whole(decoder *self, const view *one)
+/* Rows that libjpeg should write to. Into aligned ones libjpeg-turbo writes past the cache (movntdq), which takes longer
+ * than decoding a small image, and slows reading them. */
+static unsigned char *off_alignment(unsigned char *rows)
+{
+    return rows + ALIGNED_BYTES / 2;
+}
+
+/* The whole image has the slot's size: its rows are copied there, a few at a time. */
+static const char *read_whole(decoder *self, const view *one)
 {
     j_decompress_ptr jpeg = &self->jpeg;
     const settings *set = one->set;
-    JSAMPROW rows[16];
+    const size_t bytes = (size_t)set->width * set->channels,
+                 each = (bytes + ALIGNED_BYTES - 1) / ALIGNED_BYTES * ALIGNED_BYTES;
+    unsigned char *scratch = room(&self->rows, ROWS_AT_ONCE * each + ALIGNED_BYTES);
+    JSAMPROW rows[ROWS_AT_ONCE];
+    if (scratch == NULL)
+        return "no memory";
+    for (int i = 0; i < ROWS_AT_ONCE; i++)
+        rows[i] = off_alignment(scratch) + i * each;
     replace_entropy_decoder(jpeg, 0, set->width, self->points, self->points_bytes);
     while (jpeg->output_scanline < jpeg->output_height) {
-        JDIMENSION begin = jpeg->output_scanline, n = jpeg->output_height - begin;
-        n = n < 16 ? n : 16;
+        const JDIMENSION begin = jpeg->output_scanline, n = jpeg_read_scanlines(jpeg, rows, ROWS_AT_ONCE);
         for (JDIMENSION i = 0; i < n; i++)
-            rows[i] = slot_row(one, (int)(begin + i));
-        jpeg_read_scanlines(jpeg, rows, n);
+            memcpy(slot_row(one, (int)(begin + i)), rows[i], bytes);
     }
     if (one->flip & FLIP_HORIZONTAL)
         for (int y = 0; y < set->height; y++)
             reverse_row(slot_row(one, y), set->width, set->channels);
+    return NULL;
 }
 
 /* Chroma as fine as luma or half as fine, each way. What else there is, is too rare to be trusted with cuts. */
@@ -281,8 +296,7 @@ static const char *read_views(decoder *self, int n, int divisor)
     from.rows = room(&self->rows, from.bytes * from.count + 64);
     if (from.rows == NULL)
         return "no memory";
-    from.rows +=
-        8; /* not aligned: into aligned rows libjpeg-turbo writes past the cache (movntdq), which slows reading */
+    from.rows = off_alignment(from.rows);
     from.cut = cut_image(self, all.top, all.left, all.right);
     for (int have = (int)jpeg->output_scanline; have < all.bottom; have++) {
         JSAMPROW row = from.rows + from.bytes * (size_t)(have % from.count);
@@ -379,7 +393,7 @@ static const char *decode_once(decoder *self, const unsigned char *data, size_t 
         else if (is_incomplete(jpeg))
             reason = "incomplete progressive image";
         else if (whole)
-            read_whole(self, &self->views[0]);
+            reason = read_whole(self, &self->views[0]);
         else
             reason = read_views(self, n, divisor);
     }
