@@ -41,7 +41,7 @@ from shardkit.reading.batches.encoded import EncodedBatch
 from shardkit.reading.batches.fields import FIELD_DECODERS
 from shardkit.reading.batches.labels import require_class_labels
 from shardkit.reading.batches.memory import Memory
-from shardkit.reading.batches.pipeline import LOST, Group, Item
+from shardkit.reading.batches.tasks.work import LOST, Group, Item
 from shardkit.reading.buckets.given import given_buckets
 from shardkit.reading.chains import as_view, require_order
 from shardkit.reading.columns import labels_array, texts_array

@@ -14,8 +14,9 @@ import numpy as np
 from shardkit.errors import DatasetError, UsageError
 from shardkit.reading.batches.columns import ColumnReader
 from shardkit.reading.batches.memory import Memory
-from shardkit.reading.batches.pipeline import Group, Item, Run, apply_to_items, batch_limits
+from shardkit.reading.batches.pipeline import Run, apply_to_items, batch_limits
 from shardkit.reading.batches.shared import SharedBatches, shared_batches
+from shardkit.reading.batches.tasks.work import Group, Item
 from shardkit.reading.blocks.batches import BatchBlocks
 from shardkit.reading.blocks.block import Rows
 from shardkit.reading.blocks.fetch_ahead import StorePrefetch, is_narrow

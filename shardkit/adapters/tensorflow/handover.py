@@ -23,7 +23,7 @@ from shardkit.images.decoder import DecodeOptions
 from shardkit.images.views.decoder import ViewDecoder
 from shardkit.reading.batches.batch import Batch
 from shardkit.reading.batches.labels import has_labels
-from shardkit.reading.batches.pipeline import decoder_of
+from shardkit.reading.batches.tasks.work import decoder_of
 from shardkit.reading.ops import Map, steps_of
 from shardkit.reading.options import SampleWeight
 from shardkit.sample import IMAGE_FIELDS

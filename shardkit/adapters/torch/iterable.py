@@ -16,7 +16,7 @@ from shardkit.adapters.torch.readers import require_readable
 from shardkit.adapters.torch.tensors import as_tensors, shared
 from shardkit.errors import StateError
 from shardkit.options.keywords import named_options
-from shardkit.reading.batches.pipeline import LOST
+from shardkit.reading.batches.tasks.work import LOST
 from shardkit.reading.fingerprint import Address, require_same_in_worker, store_address
 from shardkit.reading.state import Cursor
 from shardkit.storage.node.client import LoaderPlace

@@ -19,7 +19,7 @@ from shardkit.adapters.torch.exchange import Exchange, open_exchange
 from shardkit.adapters.torch.readers import loaded_by_lightning, require_readable
 from shardkit.adapters.torch.tensors import CURE_OF_WORKERS
 from shardkit.errors import ShardkitError, StateError, UsageError, WorkerError
-from shardkit.reading.batches.pipeline import LOST
+from shardkit.reading.batches.tasks.work import LOST
 from shardkit.reading.fingerprint import require_same
 from shardkit.reading.state import Cursor
 from shardkit.reading.stats.record import TELL_SECONDS, Counts, Recorder, Setting
