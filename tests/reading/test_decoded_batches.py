@@ -13,7 +13,7 @@ from PIL import Image
 import shardkit
 from shardkit import DatasetError, DecodeError
 from shardkit.images import fused
-from shardkit.reading.batches import pipeline
+from shardkit.reading.batches.tasks.worker import Worker
 
 SIDE, COUNT = 40, 70
 
@@ -51,7 +51,7 @@ def test_images_of_one_size_are_written_into_the_batch(
 ) -> None:
     prefix = packed(tmp_path, {})
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline._Worker, "_general", lambda *_: (None, None))  # the other way is not used
+        patch.setattr(Worker, "general", lambda *_: (None, None))  # the other way is not used
         found = batches_of(prefix, **options)
     samples = list(shardkit.dataset(prefix).decode(**options))
     assert [len(batch.images) for batch in found] == [32, 32, 6]

@@ -7,7 +7,8 @@ Every window of time, the controller looks at what the iteration was limited by,
 - anything else, while cores are idle: it doubles `threads`, since the threads wait for something.
 
 Each change is a trial. Unless the rate grew by GAIN, it is taken back, and that change is not tried again before the
-limit has been another one for a while, which has to last twice as long each time: so it does not oscillate.
+limit has been another one for a while, or AGAIN times as long has passed in any case, since other programs may have
+spoiled the trial. Both take twice as long each time: so it does not oscillate.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ MOST_AHEAD = 128
 
 PATIENCE = 4
 """Windows in a row with another limit after which a change that did not help is tried again, at first."""
+
+AGAIN = 2
+"""How many times PATIENCE windows, whatever the limit, until it is tried again."""
 
 Axis = Literal["threads", "ahead"]
 
@@ -74,12 +78,13 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the controller knows. refused: changes that did not help, with the limit at that time. other: windows in a
-    row with another limit than that; patience: how many of them it takes."""
+    """What the controller knows. refused: changes that did not help, with the limit at that time. windows: how many are
+    over since then; other: how many in a row had another limit; patience: how many of these it takes."""
 
     point: Point
     trial: Trial | None = None
     refused: tuple[tuple[Axis, Bottleneck], ...] = ()
+    windows: int = 0
     other: int = 0
     patience: int = PATIENCE
 
@@ -124,7 +129,7 @@ def _tried(state: State, trial: Trial, rate: float, limit: Bottleneck) -> State:
     if trial.windows < TRIES:
         return replace(state, trial=replace(trial, windows=trial.windows + 1))
     refused = (*state.refused, *((trial.axis, name) for name in {limit, *_same(trial.axis)}))
-    return replace(state, point=trial.before, trial=None, refused=refused, other=0)
+    return replace(state, point=trial.before, trial=None, refused=refused, windows=0, other=0)
 
 
 def _same(axis: Axis) -> tuple[Bottleneck, ...]:
@@ -133,12 +138,15 @@ def _same(axis: Axis) -> tuple[Bottleneck, ...]:
 
 
 def _remembered(state: State, limit: Bottleneck) -> State:
-    """The refused changes are forgotten when the limit has been one for which none was refused, for long enough."""
-    if not state.refused or limit in {name for _, name in state.refused} or limit == "none":
-        return replace(state, other=0)
-    if state.other + 1 < state.patience:
-        return replace(state, other=state.other + 1)
-    return replace(state, refused=(), other=0, patience=2 * state.patience)
+    """The refused changes are forgotten when the limit has been one for which none was refused, or any, for long
+    enough."""
+    if not state.refused:
+        return replace(state, windows=0, other=0)
+    same = limit in {name for _, name in state.refused} or limit == "none"
+    state = replace(state, windows=state.windows + 1, other=0 if same else state.other + 1)
+    if state.other < state.patience and state.windows < AGAIN * state.patience:
+        return state
+    return replace(state, refused=(), windows=0, other=0, patience=2 * state.patience)
 
 
 def _axis(figures: Figures, limit: Bottleneck, limits: Limits) -> Axis | None:

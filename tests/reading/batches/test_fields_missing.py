@@ -14,8 +14,9 @@ from PIL import Image
 
 import shardkit
 from shardkit import DatasetError, DecodeError, UsageError
-from shardkit.reading.batches import pipeline
 from shardkit.reading.batches.batch import collate
+from shardkit.reading.batches.tasks import samples as single
+from shardkit.reading.batches.tasks.worker import PART_SAMPLES
 
 Make = Callable[..., str]
 
@@ -104,7 +105,7 @@ def test_a_mask_is_decoded_with_an_image_that_stays_in_place(make: Make) -> None
 def test_a_mask_that_stays_bytes_beside_a_flipped_image_is_logged_once(
     make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "_SAID", set())
+    monkeypatch.setattr(single, "_SAID", set())
     path = make(MASKS)
     caplog.clear()  # what `index` has to say of the labels
     assert len(list(shardkit.dataset(path).decode(size=4, flip=True))) == 4
@@ -134,8 +135,8 @@ def test_a_sample_far_inside_a_batch_is_named_and_left_out_alone(
     make: Make, caplog: pytest.LogCaptureFixture, keys_of: Any, last: bytes
 ) -> None:
     """Threads take parts of a batch: a number there counts from the part's first sample."""
-    wrong = pipeline.PART_SAMPLES + 5
-    samples = [{"png": png(), "cls": b"0"} for _ in range(2 * pipeline.PART_SAMPLES)]
+    wrong = PART_SAMPLES + 5
+    samples = [{"png": png(), "cls": b"0"} for _ in range(2 * PART_SAMPLES)]
     samples[wrong] = {"png": last, "cls": b"0"} if last else {"cls": b"0"}
     data = shardkit.dataset(make(samples), threads=2)
     with pytest.raises(DecodeError) as caught:

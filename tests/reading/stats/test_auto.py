@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from shardkit.reading.stats.auto import MOST_THREADS, Limits, Point, State, decided, within
+from shardkit.reading.stats.auto import AGAIN, MOST_THREADS, PATIENCE, TRIES, Limits, Point, State, decided, within
 from shardkit.reading.stats.bottleneck import Figures
 
 CORES = 4
@@ -132,6 +132,17 @@ def test_a_training_that_changes_is_followed() -> None:
         assert training.rate(state.point) >= 0.95 * max(
             training.rate(Point(threads, threads + 2)) for threads in range(1, MOST_THREADS + 1)
         )
+
+
+def test_a_trial_that_another_program_spoiled_is_made_again() -> None:
+    training, state, rng = TRAININGS["functions that wait"], State(Point(CORES, CORES + 2)), np.random.default_rng(0)
+    for window in range(WINDOWS + PATIENCE * AGAIN):
+        figures = training.figures(state.point, rng)
+        spoiled = 1 <= window <= 1 + TRIES
+        state = decided(state, replace(figures, batches=figures.batches // 4) if spoiled else figures, BOTH)
+        if window == 1 + TRIES:
+            assert state.refused
+    assert training.rate(state.point) >= 0.95 * training.rate(Point(MOST_THREADS, MOST_THREADS + 2))
 
 
 def test_a_window_without_batches_changes_nothing() -> None:
