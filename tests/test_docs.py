@@ -38,7 +38,7 @@ def code_of(text: str) -> str:
 
 def is_there(path: str, page: Path) -> bool:
     """Whether the path leads to something from the page, the root, the package or the tests."""
-    tops = (page.parent, ROOT, ROOT / "shardkit", ROOT / "tests", ROOT / "shardkit/native")
+    tops = (page.parent, ROOT, ROOT / "shardkit", ROOT / "tests", ROOT / "shardkit/native/include")
     return path in MADE or any((top / path).exists() for top in tops)
 
 
