@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +18,7 @@ from shardkit.cli.engine import with_engine
 from shardkit.cli.flags import Flags
 from shardkit.errors import printable
 from shardkit.options.fields import About, Help, OptionField, Takes
-from shardkit.packing.settings import PackSettings
+from shardkit.packing.settings import Images, PackSettings
 from shardkit.sources.tree.early import listing_early
 from shardkit.units import format_bytes
 
@@ -71,8 +71,8 @@ def command(ctx: click.Context, /, source: str, dest: str, config: Path | None, 
     ctx.meta[console.ON_INTERRUPT] = "; run the same command again to resume"
     options = with_config(ctx, options, config)
     dry_run = options.pop("dry_run")
-    asked = arguments(PackSettings, with_engine(options))
-    with console.progress() as progress, listing_early(source):
+    with console.progress() as progress, listing_early(source, reading=not dry_run and _copies(options, dest)):
+        asked = arguments(PackSettings, with_engine(options))
         from shardkit.packing.pack import pack, plan_pack  # takes as long as the listing
 
         if dry_run:
@@ -91,6 +91,15 @@ def command(ctx: click.Context, /, source: str, dest: str, config: Path | None, 
         console.summary(result_text({each.location: each.manifest for each in packed.values()}))
         if advice := _progressive({each.location: each.manifest for each in packed.values()}):
             console.summary(advice)
+
+
+def _copies(options: Mapping[str, Any], dest: str) -> bool:
+    """Whether this process copies images unchanged to where no dataset is yet, so that they may be read early."""
+    changed = (
+        each.name for each in fields(Images) if each.name != "seek_points" and options[each.name] != each.default
+    )
+    plain = options["check"] == "header" and options["engine"] == "local" and not options["fields"]
+    return plain and not any(changed) and not os.path.exists(f"{dest}.json")
 
 
 NOT_SETTINGS = ("config", "as_json")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from shardkit.formats.tar.fast_check import PlainShard
     from shardkit.formats.tar.fast_write import Gatherer, StoredMembers, StoredTexts
+    from shardkit.formats.tar.read_ahead import ReadAhead
     from shardkit.formats.tar.stream import Readable
     from shardkit.formats.tfrecord.salvage import Record
     from shardkit.formats.tfrecord.samples import FieldNames
@@ -355,14 +356,15 @@ class Format(Protocol):
         fields: Sequence[str],
         labels: list[int],
         sizes: list[int],
-        members: StoredMembers | None = None,
+        held: StoredMembers | ReadAhead | None = None,
         *,
         texts: StoredTexts,
     ) -> Gatherer | None:
         """The fast path that writes the files of a shard, below `root` or in an archive; None if there is none or
         it was not built.
 
-        texts: for formats that store them.
+        held: the files in the archive, or what was read of those below `root` before. texts: for formats that store
+        them.
         """
         ...
 

@@ -3,6 +3,8 @@
  * format puts around it. The buffer is written before it leaves the processor's cache, and the disk begins to write
  * early.
  *
+ * `Ahead` lists the tree and reads its first images before (ahead.h); what it has is not read again.
+ *
  * It takes only plain files: a JPEG whose header can be walked and whose last two bytes are its end mark, of the size
  * that the scan saw, whose sample frames.h can measure. At the first other file it stops and returns how far it came;
  * Python then handles that file, with all its errors and messages. So nothing here reports an error of a file, and the
@@ -21,6 +23,7 @@
 #include "include/framing/frames.h"
 #include "include/framing/plain_jpeg.h"
 #include "include/framing/stored_member.h"
+#include "include/scan/ahead_type.h"
 
 enum { COLUMNS = 6 };
 
@@ -86,6 +89,8 @@ typedef struct {
     uint8_t *buffer;
     Py_ssize_t room, used, written, at, begun;
     uint32_t crc;
+    const Ahead *ahead; /* NULL, or what was read before, below `prefix` */
+    const char *prefix;
 } Shard;
 
 /* Write what is in the buffer. Returns 0, or the number of an error. */
@@ -116,7 +121,13 @@ static int read_file(const Shard *shard, const File *file, uint8_t *place)
         return read_member(shard->root, &file->member, place, file->size);
     if (memchr(file->path, 0, (size_t)file->path_length) || file->path_length == 0 || file->path[0] == '/')
         return 0;
-    return read_whole(shard->root, file->path, place, file->size);
+    const uint8_t *held = shard->ahead == NULL ? NULL
+                                               : ahead_find(shard->ahead, shard->prefix, file->path,
+                                                            (size_t)file->path_length, file->size);
+    if (held == NULL)
+        return read_whole(shard->root, file->path, place, file->size);
+    memcpy(place, held, (size_t)file->size);
+    return 1;
 }
 
 /* Put one file's sample into the buffer. Returns 0 if the file is not plain. */
@@ -250,14 +261,16 @@ static File *take_files(PyObject *lists[LISTS], const char *members, Py_ssize_t 
 PyDoc_STRVAR(
     write_doc,
     "write(fd, at, crc, root, pattern, paths, keys, fields, labels, sizes, start, stop, most, max_pixels,\n"
-    "      max_scans, buffer, members=None, names=None, texts=None)\n\n"
+    "      max_scans, buffer, members=None, names=None, texts=None, ahead=None, prefix=b"
+    ")\n\n"
     "Writes samples of the files start … stop - 1 to fd, up to the first that does not fit the buffer or is\n"
     "not plain, or until `most` bytes are written. at, crc: the bytes written before, and their CRC-32C.\n"
     "root: a descriptor of the folder that the paths are relative to. pattern: a header block without name\n"
     "and size. fields: of the images, empty for what is none. All lists hold bytes, labels and sizes int.\n"
     "members: None, or where the files are in an archive, of which root is a descriptor then: int64 offset,\n"
     "packed size, method (-1: of a tar) and CRC-32 for each. names, texts: the paths and classes to store, for\n"
-    "TFRecord in place of tar.\n"
+    "TFRecord in place of tar. ahead: an Ahead, which ends; files PREFIX/PATH that it has read are not read\n"
+    "again.\n"
     "Returns (files, bytes, CRC-32C of all bytes, records): int64 offset, size, the image's offset, width,\n"
     "height, crc32c for each file. Raises OSError if fd can't be written.");
 
@@ -268,21 +281,26 @@ static PyObject *write_samples(PyObject *self, PyObject *args)
     Py_ssize_t pattern_length, start, stop, most;
     unsigned long long max_pixels;
     unsigned int crc;
-    PyObject *lists[LISTS] = {NULL}, *names = Py_None, *texts = Py_None;
+    PyObject *lists[LISTS] = {NULL}, *names = Py_None, *texts = Py_None, *ahead = Py_None;
     const char *members = NULL;
     Py_ssize_t members_length = 0;
     Py_buffer buffer;
-    Shard shard = {0};
-    if (!PyArg_ParseTuple(args, "inIiy#O!O!O!O!O!nnnKiw*|z#OO", &shard.fd, &shard.at, &crc, &shard.root, &pattern,
+    Shard shard = {.prefix = ""};
+    if (!PyArg_ParseTuple(args, "inIiy#O!O!O!O!O!nnnKiw*|z#OOOy", &shard.fd, &shard.at, &crc, &shard.root, &pattern,
                           &pattern_length, &PyList_Type, &lists[PATHS], &PyList_Type, &lists[KEYS], &PyList_Type,
                           &lists[FIELDS], &PyList_Type, &lists[LABELS], &PyList_Type, &lists[SIZES], &start, &stop,
-                          &most, &max_pixels, &shard.max_scans, &buffer, &members, &members_length, &names, &texts))
+                          &most, &max_pixels, &shard.max_scans, &buffer, &members, &members_length, &names, &texts,
+                          &ahead, &shard.prefix))
         return NULL;
     PyObject *result = NULL, *filled = NULL;
     File *files = NULL;
     int64_t *records = NULL;
     Py_ssize_t shortest = PY_SSIZE_T_MAX, done;
     int error = 0;
+    if (ahead != Py_None && !PyObject_TypeCheck(ahead, ahead_type)) {
+        PyErr_SetString(PyExc_TypeError, "ahead is not an Ahead");
+        goto end;
+    }
     if (names != Py_None) {
         lists[NAMES] = names;
         lists[TEXTS] = texts;
@@ -319,6 +337,10 @@ static PyObject *write_samples(PyObject *self, PyObject *args)
     shard.begun = shard.at;
     shard.crc = crc;
     Py_BEGIN_ALLOW_THREADS;
+    if (ahead != Py_None) {
+        ahead_end(&((AheadObject *)ahead)->ahead);
+        shard.ahead = &((AheadObject *)ahead)->ahead;
+    }
     done = put_samples(&shard, files, stop - start, most, records, &error);
     Py_END_ALLOW_THREADS;
     if (error) {
@@ -345,7 +367,9 @@ PyMODINIT_FUNC PyInit_gather(void)
     if (module == NULL)
         return NULL;
     crc32_setup();
-    if (PyModule_AddIntConstant(module, "available", crc32c_setup()) < 0) {
+    ahead_type = (PyTypeObject *)PyType_FromSpec(&AHEAD_SPEC);
+    if (ahead_type == NULL || PyModule_AddObjectRef(module, "Ahead", (PyObject *)ahead_type) < 0 ||
+        PyModule_AddIntConstant(module, "available", crc32c_setup()) < 0) {
         Py_DECREF(module);
         return NULL;
     }

@@ -2,133 +2,19 @@
  * a plan do for each file.
  *
  * All give what Python gives (tests compare them): sources/tree/walk.py and sources/lists/plain_files.py look,
- * sources/columns.py takes, and sources/keys.py makes keys. What is not plain is left to them: entries that are not regular files with a known
- * extension, names that are not UTF-8, and paths whose text or key follows further rules.
+ * sources/columns.py takes, and sources/keys.py makes keys. What is not plain is left to them: entries that are not
+ * regular files with a known extension, names that are not UTF-8, and paths whose text or key follows further rules.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-/* A name in `Names.text`, and the size of its file; -1 for an entry that is left to Python. */
-typedef struct {
-    size_t at;
-    int64_t size;
-} Name;
+#include "include/scan/listed.h"
 
-typedef struct {
-    char *text;
-    Name *names;
-    size_t used, room, count, most;
-} Names;
-
-/* Add a name. Returns 0 if there is no memory. */
-static int add_name(Names *found, const char *name, int64_t size)
+/* The size of an image, without reading it. */
+static int64_t tree_size_of(void *context, int folder, const char *name)
 {
-    const size_t length = strlen(name) + 1;
-    if (found->used + length > found->room) {
-        const size_t room = 2 * (found->room + length);
-        char *text = realloc(found->text, room);
-        if (text == NULL)
-            return 0;
-        found->text = text;
-        found->room = room;
-    }
-    if (found->count == found->most) {
-        const size_t most = 2 * found->most + 64;
-        Name *names = realloc(found->names, most * sizeof *names);
-        if (names == NULL)
-            return 0;
-        found->names = names;
-        found->most = most;
-    }
-    memcpy(found->text + found->used, name, length);
-    found->names[found->count++] = (Name){found->used, size};
-    found->used += length;
-    return 1;
-}
-
-/* Whether the name is not hidden and has one of the extensions, each between two NULs in `wanted`. */
-static int is_wanted(const char *name, const char *wanted, const char *end)
-{
-    const char *dot = strrchr(name, '.');
-    if (dot == NULL || dot == name || name[0] == '.' || dot[1] == 0)
-        return 0;
-    const size_t length = strlen(dot + 1) + 1;
-    for (const char *at = wanted; at < end; at += strlen(at) + 1)
-        if ((size_t)(end - at) >= length && memcmp(at, dot + 1, length) == 0)
-            return 1;
-    return 0;
-}
-
-/* The bytes of an entry that is a regular file with a known extension; -1 for any other. */
-static int64_t plain_size(int folder, const struct dirent *entry, const char *wanted, const char *end)
-{
-    struct stat status;
-    if (!is_wanted(entry->d_name, wanted, end))
-        return -1;
-#ifdef DT_REG
-    if (entry->d_type != DT_REG)
-        return -1;
-#endif
-    if (fstatat(folder, entry->d_name, &status, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(status.st_mode))
-        return -1;
-    return status.st_size;
-}
-
-/* List the folder. Returns 0, or the number of an error. */
-static int list_names(int fd, const char *wanted, Py_ssize_t length, Names *found)
-{
-    int own = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (own < 0)
-        return errno;
-    DIR *folder = fdopendir(own);
-    if (folder == NULL) {
-        const int error = errno;
-        close(own);
-        return error;
-    }
-    int error = 0;
-    for (;;) {
-        errno = 0;
-        const struct dirent *entry = readdir(folder);
-        if (entry == NULL) {
-            error = errno;
-            break;
-        }
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-            continue;
-        if (!add_name(found, entry->d_name, plain_size(own, entry, wanted, wanted + length))) {
-            error = ENOMEM;
-            break;
-        }
-    }
-    closedir(folder);
-    return error;
-}
-
-static int put_text(PyObject *dict, PyObject *list, const char *text, int64_t size)
-{
-    PyObject *name =
-        size < 0 ? PyUnicode_DecodeFSDefault(text) : PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "strict");
-    if (name == NULL)
-        return -1;
-    int failed;
-    if (size < 0) {
-        failed = PyList_Append(list, name);
-    } else {
-        PyObject *number = PyLong_FromLongLong(size);
-        failed = number == NULL ? -1 : PyDict_SetItem(dict, name, number);
-        Py_XDECREF(number);
-    }
-    Py_DECREF(name);
-    return failed;
+    (void)context;
+    return size_in(folder, name);
 }
 
 PyDoc_STRVAR(list_doc, "list_folder(fd, wanted)\n\n"
@@ -140,43 +26,23 @@ static PyObject *list_folder(PyObject *self, PyObject *args)
 {
     (void)self;
     int fd, error;
-    const char *wanted;
+    const char *text;
     Py_ssize_t length;
-    if (!PyArg_ParseTuple(args, "iy#", &fd, &wanted, &length))
+    if (!PyArg_ParseTuple(args, "iy#", &fd, &text, &length) || !are_extensions(text, length))
         return NULL;
-    if (length == 0 || wanted[length - 1] != 0) {
-        PyErr_SetString(PyExc_ValueError, "extensions, each followed by a NUL, are expected");
-        return NULL;
-    }
+    const Extensions wanted = {text, (size_t)length};
     Names found = {0};
-    PyObject *sizes = NULL, *others = NULL, *result = NULL;
+    PyObject *result = NULL;
     Py_BEGIN_ALLOW_THREADS;
-    error = list_names(fd, wanted, length, &found);
+    error = list_names(fd, wanted, tree_size_of, NULL, &found);
     Py_END_ALLOW_THREADS;
     if (error) {
         errno = error;
         PyErr_SetFromErrno(PyExc_OSError);
-        goto end;
+    } else {
+        result = listed_names(&found);
     }
-    sizes = PyDict_New();
-    others = PyList_New(0);
-    if (sizes == NULL || others == NULL)
-        goto end;
-    for (size_t i = 0; i < found.count; i++) {
-        if (put_text(sizes, others, found.text + found.names[i].at, found.names[i].size) < 0) {
-            if (PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
-                PyErr_Clear();
-                result = Py_NewRef(Py_None);
-            }
-            goto end;
-        }
-    }
-    result = PyTuple_Pack(2, sizes, others);
-end:
-    free(found.text);
-    free(found.names);
-    Py_XDECREF(sizes);
-    Py_XDECREF(others);
+    free_names(&found);
     return result;
 }
 

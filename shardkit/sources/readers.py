@@ -22,8 +22,10 @@ from typing import Any, Protocol
 import msgspec
 
 from shardkit.errors import NotFoundError, SourceError
+from shardkit.formats.tar.read_ahead import ReadAhead
 from shardkit.location import Location
 from shardkit.sample import fs_text
+from shardkit.sources.tree.early import read_ahead
 from shardkit.system import READ_ONLY, read_at
 
 _DEFLATED = 8
@@ -44,6 +46,11 @@ class Reader(Protocol):
         """The descriptor of the archive that they are in; None if there is none."""
         ...
 
+    @property
+    def ahead(self) -> ReadAhead | None:
+        """What was read of them before; None if nothing was."""
+        ...
+
     def read(self, number: int) -> bytes:
         """The whole file."""
         ...
@@ -62,7 +69,7 @@ class TreeFiles(msgspec.Struct, frozen=True, tag=True):
     @contextlib.contextmanager
     def opened(self, paths: list[bytes], sizes: list[int]) -> Iterator[Reader]:
         """The reader of these files."""
-        yield _Disk(list(self.watched(paths)), sizes)
+        yield _Disk(list(self.watched(paths)), sizes, read_ahead(self.root))
 
 
 class DiskFiles(msgspec.Struct, frozen=True, tag=True):
@@ -83,8 +90,8 @@ class DiskFiles(msgspec.Struct, frozen=True, tag=True):
 class _Disk:
     archive = None
 
-    def __init__(self, paths: list[bytes], sizes: list[int]) -> None:
-        self.paths, self.sizes = paths, sizes
+    def __init__(self, paths: list[bytes], sizes: list[int], ahead: ReadAhead | None = None) -> None:
+        self.paths, self.sizes, self.ahead = paths, sizes, ahead
 
     def read(self, number: int) -> bytes:
         return read_file(self.paths[number], self.sizes[number])
@@ -145,6 +152,8 @@ def _unreadable(path: str | bytes, exc: OSError) -> SourceError:
 class _Ranges:
     """Members that are stored uncompressed, one after the other."""
 
+    ahead = None
+
     def __init__(self, members: ArchiveMembers, fd: int, sizes: list[int]) -> None:
         self.members, self.archive, self.sizes = members, fd, sizes
 
@@ -154,6 +163,8 @@ class _Ranges:
 
 class _Zipped:
     """Members of a zip file, checked by their CRC-32."""
+
+    ahead = None
 
     def __init__(self, members: ArchiveMembers, fd: int, sizes: list[int]) -> None:
         self.members, self.archive, self.sizes = members, fd, sizes
@@ -226,7 +237,7 @@ class StoreObjects(msgspec.Struct, frozen=True, tag=True):
 
 
 class _Objects:
-    archive = None
+    archive = ahead = None
 
     def __init__(self, store: Any, pool: ThreadPoolExecutor, names: list[str], sizes: list[int]) -> None:
         self.store, self.pool, self.names, self.sizes = store, pool, names, sizes

@@ -6,6 +6,7 @@
 #   tests/fuzz/run.sh png|webp [SECONDS]    (png needs zlib's headers, to compare with)
 #   tests/fuzz/run.sh gather [SECONDS]      (needs python3-config, and Python's headers)
 #   tests/fuzz/run.sh augment|frames [SECONDS]
+#   tests/fuzz/run.sh ahead                 (threads of the early listing, under ThreadSanitizer and both others)
 #
 # Needs clang with libFuzzer. JPEG_PREFIX: a libjpeg-turbo with static library and headers, best built with
 # -fsanitize=address,undefined,fuzzer-no-link and without SIMD, so that its own memory errors are seen too; without it
@@ -15,7 +16,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 what=jpeg
-case ${1:-} in augment | frames | gather | png | webp)
+case ${1:-} in ahead | augment | frames | gather | png | webp)
     what=$1
     shift
     ;;
@@ -27,6 +28,14 @@ work=build/fuzz
 mkdir -p "$work/corpus"
 
 flags=(-g -O1 -fsanitize="$sanitizers,fuzzer" -fno-sanitize-recover=undefined)
+if [ "$what" = ahead ]; then
+    for sanitizer in thread "$sanitizers"; do
+        clang -g -O1 -fsanitize="$sanitizer" -fno-sanitize-recover=all tests/fuzz/race_ahead.c -lpthread \
+            -o "$work/race_ahead"
+        "$work/race_ahead"
+    done
+    exit
+fi
 if [ "$what" = augment ]; then
     clang "${flags[@]}" -ffp-contract=off tests/fuzz/fuzz_augment.c -lm -o "$work/fuzz_augment"
     mkdir -p "$work/corpus-augment"

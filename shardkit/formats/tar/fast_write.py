@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardkit.formats.tar.headers import ustar_block
+from shardkit.formats.tar.read_ahead import ReadAhead
 from shardkit.images.jpeg import MAX_SCANS
 from shardkit.images.pillow import MAX_PIXELS
 from shardkit.native import load
@@ -76,7 +77,8 @@ def extension() -> Any:
 
 class Gatherer:
     """Writes the files of one shard, which are below `root`, or in an archive. fields: the image field of each file, as
-    text. stored: for TFRecord. Requires `extension()`."""
+    text. held: the files in the archive, or what was read of those below `root` before. stored: for TFRecord. Requires
+    `extension()`."""
 
     def __init__(
         self,
@@ -86,14 +88,15 @@ class Gatherer:
         fields: Sequence[str],
         labels: list[int],
         sizes: list[int],
-        members: StoredMembers | None = None,
+        held: StoredMembers | ReadAhead | None = None,
         stored: StoredTexts | None = None,
     ) -> None:
         known = {field: field.encode() if field in IMAGE_FIELDS else b"" for field in set(fields)}
         self._lists = (paths, [key.encode() for key in keys], [known[field] for field in fields], labels, sizes)
         self._stored = (None, None) if stored is None else _stored(stored, labels)
-        self._members = None if members is None else members.numbers
-        self._root = _folder(root) if members is None else os.dup(members.fd)
+        self._ahead = (held.images, held.prefix) if isinstance(held, ReadAhead) else (None, b"")
+        self._members = held.numbers if isinstance(held, StoredMembers) else None
+        self._root = os.dup(held.fd) if isinstance(held, StoredMembers) else _folder(root)
         self._files = MOST_FILES
         self._buffer = bytearray(BUFFER_BYTES)
         self._pattern = ustar_block(b"", 0, b"0", b"")
@@ -109,6 +112,7 @@ class Gatherer:
         count, size, crc, records = extension().write(
             fd, at, crc, self._root, self._pattern, *self._lists, start, stop, most or CALL_BYTES, MAX_PIXELS,
             MAX_SCANS, self._buffer, self._members, *self._stored,
+            *self._ahead,
         )  # fmt: skip
         self._files = min(2 * self._files, MOST_FILES) if count else FEWEST_FILES
         numbers = array("q", records)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from shardkit.formats.tar.fast_check import PlainShard
     from shardkit.formats.tar.fast_write import Gatherer, StoredMembers, StoredTexts
+    from shardkit.formats.tar.read_ahead import ReadAhead
     from shardkit.formats.tfrecord.samples import FieldNames
 
 
@@ -161,11 +162,11 @@ class Tar:
         fields: Sequence[str],
         labels: list[int],
         sizes: list[int],
-        members: StoredMembers | None = None,
+        held: StoredMembers | ReadAhead | None = None,
         *,
         texts: StoredTexts,
     ) -> Gatherer | None:
         """The gatherer of `fast_write`, or None if the extension was not built."""
         from shardkit.formats.tar.fast_write import Gatherer
 
-        return Gatherer(root, paths, keys, fields, labels, sizes, members) if self.has_gatherer() else None
+        return Gatherer(root, paths, keys, fields, labels, sizes, held) if self.has_gatherer() else None

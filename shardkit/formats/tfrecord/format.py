@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from shardkit.formats.tar.fast_check import PlainShard
     from shardkit.formats.tar.fast_write import Gatherer, StoredMembers, StoredTexts
+    from shardkit.formats.tar.read_ahead import ReadAhead
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +163,11 @@ class Tfrecord:
         fields: Sequence[str],
         labels: list[int],
         sizes: list[int],
-        members: StoredMembers | None = None,
+        held: StoredMembers | ReadAhead | None = None,
         *,
         texts: StoredTexts,
     ) -> Gatherer | None:
         """The gatherer of `fast_write`, or None if the extension was not built."""
         from shardkit.formats.tar.fast_write import Gatherer
 
-        return Gatherer(root, paths, keys, fields, labels, sizes, members, texts) if self.has_gatherer() else None
+        return Gatherer(root, paths, keys, fields, labels, sizes, held, texts) if self.has_gatherer() else None

@@ -60,7 +60,8 @@ def write_plain(task: ShardTask, sink: Sink, advance: Advance) -> Written | None
         _gathering(task, samples, fields, reader) as gather,
     ):
         _write(task, found, reader, gather, sink, advance)
-    return found.written()
+        since = None if gather is None or reader.ahead is None else reader.ahead.began
+    return found.written(since)
 
 
 class _Found:
@@ -95,8 +96,8 @@ class _Found:
         self.fields.update(dict.fromkeys(counts))
         self.types.update({f"JPEG {field}": count for field, count in counts.items()})
 
-    def written(self) -> Written:
-        """What was written."""
+    def written(self, since: int | None) -> Written:
+        """What was written. since: as in Written."""
         samples = self.samples
         keys, paths, labels = samples.keys, samples.paths, samples.labels
         if len(self.numbers) < len(keys):
@@ -110,6 +111,7 @@ class _Found:
             types=dict(self.types),
             skipped=self.skipped,
             done=dict(self.done),
+            since=since,
         )
 
 
@@ -187,9 +189,9 @@ def _gathering(
     gather = None
     if _may_gather(task):
         form = FORMATS[task.format]
-        members = _members(samples.files, reader)
+        held = reader.ahead or _members(samples.files, reader)
         gather = form.gatherer(
-            *_places(samples), samples.keys, fields, samples.labels, samples.sizes, members,
+            *_places(samples), samples.keys, fields, samples.labels, samples.sizes, held,
             texts=StoredTexts(samples.paths, task.texts),
         )  # fmt: skip
     try:

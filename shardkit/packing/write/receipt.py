@@ -92,7 +92,8 @@ def with_quality(rows: Rows, shard: bytes) -> tuple[Rows, int]:
 class Written(msgspec.Struct, frozen=True):
     """What was written to a shard: its index rows, the label of each sample (-1 for none), and parts of its Receipt.
 
-    counts: the samples of each class, if a sample may have several.
+    counts: the samples of each class, if a sample may have several. since: when the first file was read, if that was
+    before the shard was begun.
     """
 
     rows: Rows
@@ -102,6 +103,7 @@ class Written(msgspec.Struct, frozen=True):
     skipped: list[Skipped]
     done: dict[str, int] = {}
     counts: dict[int, int] | None = None
+    since: int | None = None
 
     def looked_at(self, shard: bytes, *, seek: bool, quality: bool) -> Written:
         """This with the seek points or the quality of its images. shard: its path."""

@@ -39,6 +39,7 @@ def write_shard(
         sink = sink_for(file.fileno(), target)
         with turn or nullcontext():
             written = write_samples(task, sink, advance)
+    since = since if written.since is None else min(since, written.since)
     written = written.looked_at(target, seek=task.seek_points, quality=task.quality_columns)
     if task.columns:
         rows = with_columns(written.rows, task.columns, task.samples.keys)

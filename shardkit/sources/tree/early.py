@@ -1,20 +1,25 @@
-"""List a tree in a thread while the process still loads what packs it: about half of a scan is over by then.
+"""List a tree, and read its first images, in a thread while the process still loads what packs them: the C extension
+`gather` needs no GIL for it.
 
-The walk takes what was listed (`taken`), folder by folder, and lists all others itself; the result is the same.
+The walk takes what was listed (`taken`), folder by folder, and lists all others itself; the packer takes what was read
+(`read_ahead`), and reads all others itself. The result is the same.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
+from typing import Any
 
+from shardkit.formats.tar.read_ahead import ReadAhead
+from shardkit.native import load
 from shardkit.sample import DEFAULT_EXTENSIONS
-from shardkit.sources.tree.native import Listed, lister
+from shardkit.sources.tree.native import Listed, joined_extensions
 from shardkit.sources.tree.walk import taking_from, wanted_extensions
+from shardkit.system import POSIX
 
 DEPTH = 2
 """Folders below the root that are listed: splits, and classes in them."""
@@ -22,75 +27,60 @@ DEPTH = 2
 MOST_NAMES = 1 << 20
 """No more folders are listed when this many names wait."""
 
+READ_BYTES = 1 << 26
+"""The most bytes of images that are read, and kept until they are packed."""
+
+
+_early: list[_Early] = []
+
 
 @contextmanager
-def listing_early(root: str) -> Iterator[None]:
-    """Begin to list the folders of `root`, if it is one; within the block, walks for the default extensions take
-    them."""
-    wanted = wanted_extensions(DEFAULT_EXTENSIONS)
-    listed = lister(wanted)
-    if listed is None or not os.path.isdir(root):
+def listing_early(root: str, *, reading: bool = False) -> Iterator[None]:
+    """Begin to list the folders of `root`, if it is one, and to read its images if `reading`; within the block, walks
+    for the default extensions take them, and `read_ahead` tells of them."""
+    native = load("gather")[0] if POSIX and sys.getfilesystemencoding() == "utf-8" else None
+    if native is None or not os.path.isdir(root):
         yield
         return
-    early = _Early(root, wanted)
-    thread = threading.Thread(target=early.run, daemon=True, name="shardkit-scan")
-    thread.start()
+    early = _Early(native, root, READ_BYTES if reading else 0)
+    threading.Thread(target=early.images.run, daemon=True, name="shardkit-scan").start()
+    _early.append(early)
     try:
         with taking_from(early):
             yield
     finally:
-        early.stopped = True
+        early.images.stop()
+        _early.remove(early)
+
+
+def read_ahead(root: bytes) -> ReadAhead | None:
+    """What was read of the files below `root`, if anything may have been."""
+    found = (each.below(root) for each in _early)
+    return next((each for each in found if each is not None), None)
 
 
 class _Early:
-    """The folders that were listed, or are being listed."""
+    """The folders that are listed, and the images that are read, below `root`."""
 
-    def __init__(self, root: str, wanted: frozenset[str]) -> None:
-        self.root, self.wanted = root, wanted
-        self.stopped = False
-        self._known: dict[str, Future[Listed | None] | None] = {}
-        self._lock = threading.Lock()
-        self._names = 0
+    def __init__(self, native: Any, root: str, room: int) -> None:
+        self.root, self.wanted = root.rstrip("/") or "/", wanted_extensions(DEFAULT_EXTENSIONS)
+        self.images = native.Ahead(os.fsencode(self.root), joined_extensions(self.wanted), room, MOST_NAMES, DEPTH)
 
     def taken(self, place: str) -> Listed | None:
         """The listing of a folder, once; None if it was not listed, and will not be any more."""
-        with self._lock:
-            future = self._known.pop(place.rstrip("/"), None)
-            if not self.stopped:  # the thread must not list it again
-                self._known[place.rstrip("/")] = None
-        found = None if future is None else future.result()
-        with self._lock:
-            self._names -= 0 if found is None else len(found[0])
+        path = _below(os.fsencode(self.root), os.fsencode(place))
+        found: Listed | None = None if path is None else self.images.take(path)
         return found
 
-    def run(self) -> None:
-        """List the root and the folders below it, level by level."""
-        waiting = deque([(self.root.rstrip("/") or "/", 0)])
-        while waiting and not self.stopped and self._names < MOST_NAMES:
-            place, depth = waiting.popleft()
-            with self._lock:
-                if place in self._known:
-                    continue
-                future = self._known[place] = Future()
-            found = self._list(place)
-            with self._lock:
-                self._names += 0 if found is None else len(found[0])
-            future.set_result(found)
-            if found is not None and depth < DEPTH:
-                below = sorted(name for name in found[1] if not name.startswith("."))
-                waiting += [(os.path.join(place, name), depth + 1) for name in below]
-        self.stopped = True
+    def below(self, root: bytes) -> ReadAhead | None:
+        """What was read below `root`; None if that is elsewhere."""
+        path = _below(os.fsencode(self.root), root)
+        return None if path is None else ReadAhead(self.images, path)
 
-    def _list(self, place: str) -> Listed | None:
-        """The listing of a folder; None for anything that is not one, and for what the walk has to report."""
-        listed = lister(self.wanted)
-        try:
-            folder = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError:
-            return None
-        try:
-            return None if listed is None else listed(folder)
-        except Exception:  # whatever it is, the walk meets it again
-            return None
-        finally:
-            os.close(folder)
+
+def _below(root: bytes, place: bytes) -> bytes | None:
+    """The path of `place` below `root`, empty for the root itself; None if it is elsewhere."""
+    prefix, place = os.path.join(root, b""), place.rstrip(b"/")
+    if os.path.join(place, b"") == prefix:
+        return b""
+    return place[len(prefix) :] if place.startswith(prefix) else None

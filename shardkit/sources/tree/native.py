@@ -28,13 +28,18 @@ def lister(extensions: Collection[str]) -> Callable[[int], Listed | None] | None
     native = load("tree")[0]
     if native is None or not POSIX or sys.getfilesystemencoding() != "utf-8":
         return None
-    wanted = b"".join(os.fsencode(extension) + b"\0" for extension in sorted(extensions, key=_common_first))
+    wanted = joined_extensions(extensions)
 
     def listed(folder: int) -> Listed | None:
         found: Listed | None = native.list_folder(folder, wanted)
         return found
 
     return listed
+
+
+def joined_extensions(extensions: Collection[str]) -> bytes:
+    """Extensions in the form that the C extensions take: common ones first, each followed by a NUL."""
+    return b"".join(os.fsencode(extension) + b"\0" for extension in sorted(extensions, key=_common_first))
 
 
 def _common_first(extension: str) -> tuple[bool, str]:

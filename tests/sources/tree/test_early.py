@@ -1,18 +1,23 @@
-"""A tree that is listed while the process loads gives the same source, whatever was listed by then."""
+"""A tree that is listed and read while the process loads gives the same source and shards, whatever was done."""
 
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+import shardkit
 from shardkit.errors import SourceError
-from shardkit.native import load
+from shardkit.formats.tar.fast_write import extension
 from shardkit.sources.source import Source, scan_tree
 from shardkit.sources.tree import early, native
 
-pytestmark = pytest.mark.skipif(load("tree")[0] is None, reason="the C extension is not built here")
+pytestmark = pytest.mark.skipif(extension() is None, reason="the C extension is not built here")
+
+WHOLE = 1 << 20
 
 
 @pytest.fixture
@@ -24,17 +29,32 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "tree"
 
 
+@pytest.fixture
+def run_before() -> Iterator[Callable[..., early._Early]]:
+    """Makes an early listing that has ended before anything is taken from it."""
+
+    def run(root: Path, room: int = WHOLE) -> early._Early:
+        found = early._Early(extension(), str(root), room)
+        found.images.run()
+        early._early.append(found)
+        return found
+
+    yield run
+    early._early.clear()
+
+
 def told(source: Source) -> tuple[object, ...]:
     return [*source.paths], source.sizes.tolist(), source.classes, source.left_out.lines()
 
 
-def test_the_source_is_the_same(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("room", [0, 5, WHOLE])
+def test_the_source_is_the_same(
+    root: Path, monkeypatch: pytest.MonkeyPatch, run_before: Callable[..., early._Early], room: int
+) -> None:
     expected = told(scan_tree(root))
-    with early.listing_early(str(root)):
+    with early.listing_early(str(root), reading=bool(room)):
         assert told(scan_tree(root)) == expected
-    whole = early._Early(f"{root}/", early.wanted_extensions(early.DEFAULT_EXTENSIONS))
-    whole.run()
-    assert whole.stopped
+    whole = run_before(f"{root}/", room)
     seen = []
     monkeypatch.setattr(native, "load", lambda name: (None, "all was listed"))
     monkeypatch.setattr("shardkit.sources.tree.walk.lister", lambda wanted: lambda folder: seen.append(folder))
@@ -43,26 +63,127 @@ def test_the_source_is_the_same(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(seen) == 1, "the folder that is too deep"
 
 
-def test_a_folder_is_taken_once(root: Path) -> None:
-    whole = early._Early(str(root), frozenset(("jpg",)))
-    whole.run()
+def test_a_folder_is_taken_once(root: Path, run_before: Callable[..., early._Early]) -> None:
+    whole = run_before(root)
     assert whole.taken(f"{root}/a") == ({"1.jpg": 7, "2.jpg": 7}, ["notes.md"])
     assert whole.taken(f"{root}/a") is None
     assert whole.taken(f"{root}/nowhere") is None
+    assert whole.taken("/elsewhere/a") is None
 
 
 def test_a_folder_that_the_walk_lists_itself_is_left_to_it(root: Path) -> None:
-    late = early._Early(str(root), frozenset(("jpg",)))
+    late = early._Early(extension(), str(root), WHOLE)
     assert late.taken(str(root)) is None
-    late.run()
+    assert late.taken(f"{root}/c") is None
+    late.images.run()
     assert late.taken(f"{root}/a") is None
 
 
-def test_walks_for_other_extensions_take_nothing(root: Path) -> None:
-    with early.listing_early(str(root)):
-        assert [*scan_tree(root, extensions=["md"]).paths] == [b"a/notes.md", b"linked/notes.md"]
+def test_a_listing_that_was_stopped_gives_nothing(root: Path) -> None:
+    stopped = early._Early(extension(), str(root), WHOLE)
+    stopped.images.stop()
+    stopped.images.run()
+    assert stopped.taken(str(root)) is None
+    assert stopped.images.end() == -1
+
+
+def test_a_folder_whose_names_are_not_utf_8_is_left_to_the_walk(
+    root: Path, run_before: Callable[..., early._Early]
+) -> None:
+    with open(os.path.join(os.fsencode(root), b"c", b"caf\xe9.jpg"), "wb") as file:
+        file.write(b"data")
+    whole = run_before(root)
+    assert whole.taken(f"{root}/c") is None
+    assert whole.taken(f"{root}/a") is not None
 
 
 def test_what_is_no_folder_is_reported_by_the_walk(tmp_path: Path) -> None:
     with early.listing_early(str(tmp_path / "nowhere")), pytest.raises(SourceError, match="there is no such folder"):
         scan_tree(tmp_path / "nowhere")
+
+
+def packed(source: Path, dest: Path, **options: object) -> dict[str, bytes]:
+    shardkit.pack(source, dest / "d", max_bytes="1MiB", **options)
+    return {path.name: path.read_bytes() for path in sorted(dest.iterdir())}
+
+
+@pytest.mark.parametrize("form", ["tar", "tfrecord"])
+@pytest.mark.parametrize("room", [0, 2000, WHOLE])
+def test_images_that_were_read_are_packed_to_the_same_bytes(
+    tree: Path, tmp_path: Path, run_before: Callable[..., early._Early], form: str, room: int
+) -> None:
+    (tree / "blue" / "no image.jpg").write_bytes(b"text")
+    (tree / "blue" / "empty.jpg").write_bytes(b"")
+    expected = packed(tree, tmp_path / "plain", format=form, on_error="skip", workers=1)
+    run_before(tree, room)
+    assert packed(tree, tmp_path / "early", format=form, on_error="skip", workers=1) == expected
+    assert packed(tree, tmp_path / "threads", format=form, on_error="skip", workers=2) == expected
+    assert early.read_ahead(os.fsencode(tree)).began is not None or not room
+
+
+def test_images_that_were_read_are_not_read_again(
+    tree: Path, tmp_path: Path, run_before: Callable[..., early._Early]
+) -> None:
+    expected = packed(tree, tmp_path / "plain", workers=1)
+    run_before(tree)
+    for path in tree.glob("*/*.jpg"):
+        os.chmod(path, 0o000)
+        path.write_bytes(bytes(path.stat().st_size)) if os.geteuid() == 0 else None
+    assert packed(tree, tmp_path / "early", workers=1) == expected
+
+
+def test_an_image_whose_size_has_changed_is_read_again(
+    tree: Path, tmp_path: Path, run_before: Callable[..., early._Early]
+) -> None:
+    run_before(tree)
+    image = next(tree.glob("*/*.jpg"))
+    image.write_bytes(image.read_bytes()[:-2] + b"more\xff\xd9")
+    early_bytes = packed(tree, tmp_path / "early", workers=1)
+    early._early.clear()
+    assert packed(tree, tmp_path / "plain", workers=1) == early_bytes
+
+
+def test_images_of_splits_are_found_below_their_root(
+    tree: Path, tmp_path: Path, run_before: Callable[..., early._Early]
+) -> None:
+    (tmp_path / "all" / "test").mkdir(parents=True)
+    tree.rename(tmp_path / "all" / "train")
+    (tmp_path / "all" / "test" / "blue").mkdir()
+    (tmp_path / "all" / "test" / "blue" / "1.jpg").write_bytes(next(tmp_path.glob("all/train/*/*.jpg")).read_bytes())
+    whole = run_before(tmp_path / "all")
+    assert early.read_ahead(os.fsencode(tmp_path / "all" / "train")).prefix == b"train"
+    assert early.read_ahead(os.fsencode(tmp_path / "all")).prefix == b""
+    assert early.read_ahead(os.fsencode(tmp_path / "allother")) is None
+    assert whole.below(os.fsencode(tmp_path)) is None
+
+
+def test_a_shard_of_images_that_were_read_is_dated_before_they_were(
+    tree: Path, tmp_path: Path, run_before: Callable[..., early._Early], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that changes after it was read, and before its shard is begun, is not taken for the one in the shard."""
+    kept = []
+    keep = "shardkit.packing.write.shard.keep_receipt"
+    original = pytest.importorskip("shardkit.packing.write.shard").keep_receipt
+    monkeypatch.setattr(keep, lambda *args, since, **more: kept.append(since) or original(*args, since=since, **more))
+    whole = run_before(tree)
+    began = whole.images.end()
+    os.utime(next(tree.glob("*/*.jpg")))
+    packed(tree, tmp_path / "early", workers=1)
+    assert kept == [began]
+
+
+def test_taking_and_reading_may_go_on_at_once(tmp_path: Path) -> None:
+    for number in range(40):
+        folder = tmp_path / "many" / f"class{number:02}"
+        folder.mkdir(parents=True)
+        for image in range(20):
+            (folder / f"{image}.jpg").write_bytes(bytes(50))
+    expected = told(scan_tree(tmp_path / "many"))
+    for _ in range(20):
+        found = early._Early(extension(), str(tmp_path / "many"), WHOLE)
+        thread = threading.Thread(target=found.images.run)
+        thread.start()
+        with early.taking_from(found):
+            assert told(scan_tree(tmp_path / "many")) == expected
+        found.images.end()
+        thread.join()
