@@ -54,6 +54,7 @@ from shardkit.sources.lists.in_memory import TableInMemory, TableLike, in_memory
 from shardkit.sources.lists.tables import is_list
 from shardkit.sources.open import Opened, named_path, open_source
 from shardkit.sources.options import LabelOptions, TableColumns
+from shardkit.sources.scratch import pieces
 from shardkit.sources.source import Source
 from shardkit.units import short_repr
 
@@ -446,7 +447,8 @@ class Job:
         if self.part is None:
             return len(source), int(source.sizes.sum())
         first, end = (int(plan.bounds[number]) for number in (self.share.start, self.share.stop))
-        return end - first, int(source.sizes[plan.order[first:end]].sum())
+        runs = (plan.order[first + start : first + stop] for start, stop in pieces(end - first))
+        return end - first, sum(int(source.sizes[rows].sum()) for rows in runs)
 
 
 def _counting_on(jobs: Sequence[Job], progress: ProgressFn) -> dict[str, ProgressFn]:

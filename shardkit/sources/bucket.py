@@ -5,18 +5,16 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from shardkit.errors import NotFoundError, SourceError
 from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.location import Location
 from shardkit.sources import left_out
-from shardkit.sources.columns import PathColumnBuilder
+from shardkit.sources.columns import PathColumn, PathColumnBuilder
 from shardkit.sources.listing import FileListing
+from shardkit.sources.scratch import Growing
 from shardkit.sources.tree.walk import MAX_DEPTH
 from shardkit.storage.patient import Patient, open_patient
 from shardkit.storage.store import ObjectInfo, StorageOptions
@@ -34,7 +32,7 @@ class Bucket:
 
     folder: Location
     listing: FileListing
-    versions: tuple[str, ...]
+    versions: PathColumn
 
 
 def read_bucket(folder: Location, options: StorageOptions, progress: ProgressFn = no_progress) -> Bucket:
@@ -51,8 +49,8 @@ class _Found:
     """Collect objects as columns. Thread safe."""
 
     def __init__(self, progress: ProgressFn) -> None:
-        self.names, self.sizes = PathColumnBuilder(), array("q")
-        self.folders, self.versions = list[str](), list[str]()
+        self.names, self.sizes, self.versions = PathColumnBuilder(), Growing("q"), PathColumnBuilder()
+        self.folders = list[str]()
         self.left_out: list[tuple[str, str]] = []
         self._progress, self._lock, self._bytes = progress, threading.Lock(), 0
 
@@ -68,7 +66,8 @@ class _Found:
                     self.left_out.append((reason, item.name))
             self.names.extend("", [item.name for item in plain])
             self.sizes.extend([item.bytes for item in plain])
-            self.versions += [item.version or item.crc32c or "" for item in plain]
+            for item in plain:
+                self.versions.append((item.version or item.crc32c or "").encode())
             self._bytes += sum(item.bytes for item in plain)
             self._progress(Progress("scan", len(self.names), 0, self._bytes))
 
@@ -84,12 +83,11 @@ def _list(store: Patient, folder: Location, progress: ProgressFn) -> Bucket:
 
     for _ in in_threads(below, prefixes, LISTINGS, ahead=len(prefixes), name="shardkit-list"):
         pass
-    names, sizes = found.names.build(), np.frombuffer(found.sizes, np.int64)
+    names, sizes = found.names.build(), found.sizes.build()
     if not len(names):
         raise SourceError(str(folder), "it has no objects", "check the name of the bucket and the prefix")
-    return Bucket(
-        folder, FileListing(str(folder), names, sizes, found.folders, sorted(found.left_out)), tuple(found.versions)
-    )
+    listing = FileListing(str(folder), names, sizes, found.folders, sorted(found.left_out))
+    return Bucket(folder, listing, found.versions.build())
 
 
 def _prefixes(store: Patient, found: _Found) -> list[str]:

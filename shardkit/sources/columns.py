@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.native import load
+from shardkit.sources.scratch import Growing, read_through, scratch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,15 +69,15 @@ class PathColumnBuilder:
     """Build a PathColumn folder by folder; until `build`, each path costs its own bytes and 4 more."""
 
     def __init__(self) -> None:
-        self._blob = bytearray()
-        self._lengths = array("i")
+        self._blob = Growing("B")
+        self._lengths = Growing("i")
 
     def __len__(self) -> int:
         return len(self._lengths)
 
     def append(self, path: bytes) -> None:
         """Add a path."""
-        self._blob += path
+        self._blob.frombytes(path)
         self._lengths.append(len(path))
 
     def extend(self, prefix: str, names: Sequence[str]) -> None:
@@ -85,7 +85,7 @@ class PathColumnBuilder:
         if not names:
             return
         joined = prefix + prefix.join(names)
-        self._blob += os.fsencode(joined)
+        self._blob.frombytes(os.fsencode(joined))
         if joined.isascii():
             self._lengths.extend([len(name) + len(prefix) for name in names])
         else:
@@ -94,9 +94,18 @@ class PathColumnBuilder:
 
     def build(self) -> PathColumn:
         """Return the column; the builder must not be used afterwards."""
-        offsets = np.zeros(len(self._lengths) + 1, dtype=np.int64)
-        np.cumsum(np.frombuffer(self._lengths, dtype=np.int32), out=offsets[1:])
-        blob = np.frombuffer(self._blob, dtype=np.uint8)
-        for column in (blob, offsets):
-            column.flags.writeable = False
-        return PathColumn(blob, offsets)
+        lengths = self._lengths.build()
+        return PathColumn(self._blob.build(), offsets_of(len(lengths), read_through(lengths)))
+
+
+def offsets_of(count: int, lengths: Iterable[NDArray[np.integer]]) -> NDArray[np.int64]:
+    """The `count` + 1 offsets of values with these lengths, given in pieces (int64, read-only)."""
+    offsets = scratch(count + 1, np.int64)
+    offsets[0] = done = 0
+    for piece in lengths:
+        end = done + len(piece)
+        np.cumsum(piece, dtype=np.int64, out=offsets[done + 1 : end + 1])
+        offsets[done + 1 : end + 1] += offsets[done]
+        done = end
+    offsets.flags.writeable = False
+    return offsets

@@ -21,6 +21,7 @@ from shardkit.sources import left_out as leftout
 from shardkit.sources.columns import PathColumn
 from shardkit.sources.left_out import LeftOutCounter
 from shardkit.sources.origin import Origin
+from shardkit.sources.scratch import Growing
 from shardkit.sources.source import Source, say_what_is_in_no_split
 from shardkit.sources.tree.split_folders import splits_of, splits_of_any_folder
 from shardkit.sources.tree.walk import Folder, folders_in_order, hidden_or_system, in_order, wanted_extensions
@@ -81,7 +82,7 @@ class ListedWalk:
     def __init__(self, listing: FileListing, below: str, extensions: Collection[str]) -> None:
         self.root = f"{listing.place}/{below}" if below else listing.place
         self.left_out = LeftOutCounter()
-        self.rows = array("q")
+        self.rows = Growing("q")
         self._listing, self._below = listing, below
         self._wanted = wanted_extensions(extensions)
 
@@ -107,7 +108,7 @@ class ListedWalk:
         """The folders at and below `top` (relative to the root), in order; those without images too."""
         for folder in folders_in_order(top, self._list):
             rows = self._entries(folder.path)[0]
-            self.rows.extend(rows[name] for name in folder.names)
+            self.rows.extend([rows[name] for name in folder.names])
             yield folder
 
     def look(self, folder: str) -> tuple[bool, bool]:
@@ -209,5 +210,5 @@ def scan_listing(
         prefix = f"{below}/" if below else ""
         walks = {split: ListedWalk(listing, prefix + split, extensions) for split in splits}
     sources = scan(walks)
-    rows = {split: np.array(walk.rows, np.int64) for split, walk in walks.items()}
+    rows = {split: walk.rows.build() for split, walk in walks.items()}
     return {split: replace(source, elsewhere=origin_of(rows[split])) for split, source in sources.items()}

@@ -6,7 +6,7 @@ An `Origin` has the same rows as its source, and describes the files of any rows
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -162,12 +162,12 @@ class InArchive:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InStore:
-    """Objects below `folder`. versions: one for each object, "" if the store has none."""
+    """Objects below `folder`. versions: one for each object, empty if the store has none."""
 
     folder: Location
     options: Mapping[str, Any]
     names: PathColumn
-    versions: Sequence[str]
+    versions: PathColumn
     rows: Rows
     readable = True
 
@@ -190,4 +190,4 @@ class InStore:
 
     def marks(self, rows: Rows) -> bytes:
         """The versions of the objects."""
-        return "\0".join(self.versions[row] for row in self.rows[rows].tolist()).encode()
+        return b"\0".join(self.versions.take(self.rows[rows]))

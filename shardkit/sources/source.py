@@ -22,6 +22,7 @@ from shardkit.sources.columns import PathColumn, PathColumnBuilder
 from shardkit.sources.keys import folder_changes, key_of_file, keys_of_files, renamed_rows, share_a_key
 from shardkit.sources.left_out import LeftOut, LeftOutCounter
 from shardkit.sources.origin import FilesBelowRoot, Origin
+from shardkit.sources.scratch import Growing, read_through, release, scratch
 from shardkit.sources.tree.split_folders import find_splits, inside_split
 from shardkit.sources.tree.walk import ClassWalk, Folder, Walk, check_root
 from shardkit.sources.tree.walk_ahead import listed_ahead
@@ -105,8 +106,10 @@ class Source:
     @property
     def counts(self) -> NDArray[np.int64]:
         """The number of files in each class, in label order; labels of -1 are ignored."""
-        labels = self.labels if not len(self.labels) or self.labels.min() >= 0 else self.labels[self.labels >= 0]
-        return np.bincount(labels, minlength=len(self.classes)).astype(np.int64)
+        found = np.zeros(len(self.classes) + 1, np.int64)
+        for labels in read_through(self.labels):
+            found += np.bincount(labels + 1, minlength=len(found))
+        return found[1:]
 
     @property
     def column_types(self) -> dict[str, str]:
@@ -176,7 +179,9 @@ def scan_unlabelled(walk: ClassWalk, *, progress: ProgressFn = no_progress) -> S
         )
     progress(Progress("scan", len(columns.paths), 0, columns.bytes))
     source = _source(walk.root, ("",), columns, [len(columns.paths)], left_out)
-    return replace(source, classes=(), labels=np.full(len(source), -1, np.int32), inline=Inline({}, "none"))
+    labels = scratch(len(source), np.int32)
+    labels.fill(-1)
+    return replace(source, classes=(), labels=labels, inline=Inline({}, "none"))
 
 
 def split_walks(
@@ -283,7 +288,7 @@ class _Columns:
 
     def __init__(self) -> None:
         self.paths = PathColumnBuilder()
-        self.sizes = array("q")
+        self.sizes = Growing("q")
         self.bytes = self.told = 0
         self.starts = array("q")  # the first row of each folder with files
         self.shared = array("q")  # the numbers of the folders whose files share keys
@@ -338,9 +343,13 @@ def _check_counts(root: str, classes: tuple[str, ...], counts: list[int], left_o
 
 def _source(root: str, classes: tuple[str, ...], columns: _Columns, counts: list[int], left_out: LeftOut) -> Source:
     paths = columns.paths.build()
-    sizes = np.frombuffer(columns.sizes, dtype=np.int64)
-    labels = np.repeat(np.arange(len(classes), dtype=np.int32), counts)
-    sizes.flags.writeable = labels.flags.writeable = False
+    sizes, labels = columns.sizes.build(), scratch(len(paths), np.int32)
+    first = 0
+    for label, count in enumerate(counts):
+        labels[first : first + count] = label
+        first += count
+    labels.flags.writeable = False
+    release(paths.blob, paths.offsets, sizes, labels)
     starts, shared, changed = (
         np.frombuffer(numbers, dtype=np.int64) for numbers in (columns.starts, columns.shared, columns.changed)
     )

@@ -25,8 +25,9 @@ from shardkit.sample import fs_text, path_of_text, text_of_path
 from shardkit.sources.groups import Grouped
 from shardkit.sources.keys import key_of_file
 from shardkit.sources.left_out import LeftOut
+from shardkit.sources.scratch import pieces, release, scratch
 from shardkit.sources.source import Source
-from shardkit.sources.subset import grouped_at, source_at
+from shardkit.sources.subset import grouped_at, rows_where, source_at
 
 _log = logging.getLogger(__name__)
 
@@ -132,10 +133,10 @@ class _Dealer:
 def parts_of(source: Source, splitting: Splitting) -> NDArray[np.int16]:
     """The index in `splitting.parts` for each row of a source (int16)."""
     dealer = _Dealer(splitting, source.root)
-    parts = np.empty(len(source), np.int16)
-    for first in range(0, len(source), _PIECE):
-        rows = np.arange(first, min(first + _PIECE, len(source)))
-        parts[rows] = dealer.parts(source.paths.take(rows))
+    parts = scratch(len(source), np.int16)
+    for start, end in pieces(len(source), _PIECE):
+        parts[start:end] = dealer.parts(source.paths.take(np.arange(start, end)))
+        release(source.paths.blob, source.paths.offsets)
     return parts
 
 
@@ -147,7 +148,7 @@ def split_source(source: Source, splitting: Splitting) -> dict[str, Source]:
     parts = parts_of(source, splitting)
     found = {}
     for number, name in enumerate(splitting.names):
-        found[name] = source_at(source, np.flatnonzero(parts == number), left_out=LeftOut() if number else None)
+        found[name] = source_at(source, rows_where(parts, number), left_out=LeftOut() if number else None)
     _look_at(found, splitting, source)
     return found
 
@@ -160,7 +161,7 @@ def split_grouped(grouped: Grouped, splitting: Splitting) -> dict[str, Grouped]:
     found = {}
     for number, name in enumerate(splitting.names):
         incomplete = tuple(each for each, home in zip(grouped.incomplete, homes, strict=True) if home == number)
-        rows = np.flatnonzero(parts == number)
+        rows = rows_where(parts, number)
         found[name] = grouped_at(grouped, rows, incomplete, left_out=LeftOut() if number else None)
     _look_at({name: each.samples for name, each in found.items()}, splitting, grouped.samples)
     return found

@@ -11,25 +11,13 @@ from shardkit.sample import field_of, text_of_path
 
 Sizes = NDArray[np.int64]
 
-_CHUNK = 1 << 20  # rows looked at together, which bounds the memory
-
 
 def sample_bytes(source: SampleColumns) -> Sizes:
-    """The bytes of each sample in a TFRecord shard (int64, n)."""
+    """The bytes of each sample in a TFRecord shard (int64, n). A key is as long as the path without its extension, if
+    neither is escaped or renamed."""
     texts = np.array([len(name.encode()) for name in source.classes], np.int64)
-    parts = [
-        _chunk_bytes(source, start, min(start + _CHUNK, len(source)), texts)
-        for start in range(0, len(source), _CHUNK)
-    ]  # fmt: skip
-    return np.concatenate([np.empty(0, np.int64), *parts])
-
-
-def _chunk_bytes(source: SampleColumns, start: int, stop: int, texts: Sizes) -> Sizes:
-    """The bytes of some rows. A key is as long as the path without its extension, if neither is escaped or renamed."""
-    offsets = source.paths.offsets[start : stop + 1]
-    blob = source.paths.blob[offsets[0] : offsets[-1]]
-    ends = offsets[1:] - offsets[0]
-    paths = np.diff(offsets)
+    blob, ends = source.paths.blob, source.paths.offsets[1:]
+    paths = np.diff(source.paths.offsets)
     dots = np.flatnonzero(blob == 0x2E)
     last = dots[np.searchsorted(dots, ends) - 1]
     extensions = ends - last - 1
@@ -37,23 +25,21 @@ def _chunk_bytes(source: SampleColumns, start: int, stop: int, texts: Sizes) -> 
     three = np.flatnonzero(extensions == 3)
     at = last[three, None] + np.arange(1, 4)
     formats[three[(blob[at] | 0x20 == np.frombuffer(b"jpg", np.uint8)).all(axis=1)]] = 4  # is `jpeg` there
-    labels = source.labels[start:stop].astype(np.int64)
-    rows = np.arange(start, stop)
-    for row in _odd_rows(source, start, stop, blob, ends).tolist():
-        path = text_of_path(source.paths[start + row])
+    labels = source.labels.astype(np.int64)
+    for row in _odd_rows(source, blob, ends).tolist():
+        path = text_of_path(source.paths[row])
         name = field_of(path.rpartition(".")[2])
-        keys[row], paths[row] = len(source.key(start + row).encode()), len(path.encode())
+        keys[row], paths[row] = len(source.key(row).encode()), len(path.encode())
         formats[row] = len("jpeg" if name == "jpg" else name.encode())
-    return example_bytes(keys, paths, source.sizes[rows], formats, labels, texts[labels])
+    return example_bytes(keys, paths, source.sizes, formats, labels, texts[labels])
 
 
-def _odd_rows(source: SampleColumns, start: int, stop: int, blob: NDArray[np.uint8], ends: Sizes) -> Sizes:
+def _odd_rows(source: SampleColumns, blob: NDArray[np.uint8], ends: Sizes) -> Sizes:
     """The positions of rows whose key or path is not stored literally: escaped, renamed, or `__x__`."""
     odd = np.flatnonzero((blob >= 0x80) | (blob == 0x5C))
     escaped = np.unique(np.searchsorted(ends, odd, side="right"))
-    starts = ends - np.diff(ends, prepend=0)
-    underlined = np.flatnonzero(blob[starts] == 0x5F)
-    renamed = np.array([row - start for row in source.renamed if start <= row < stop], np.int64)
+    underlined = np.flatnonzero(blob[source.paths.offsets[:-1]] == 0x5F)
+    renamed = np.fromiter(source.renamed, np.int64, len(source.renamed))
     return np.unique(np.concatenate([escaped, underlined, renamed]))
 
 

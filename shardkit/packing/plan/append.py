@@ -29,8 +29,9 @@ from shardkit.shards.columns.values import fitted_column
 from shardkit.shards.index_file import index_entries
 from shardkit.shards.manifest import Manifest, require_beside
 from shardkit.sources.groups import Grouped
+from shardkit.sources.scratch import scratch
 from shardkit.sources.source import Source
-from shardkit.sources.subset import grouped_at, source_at
+from shardkit.sources.subset import grouped_at, rows_where, source_at
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +179,8 @@ def new_samples(
     gone."""
     samples = found.samples if isinstance(found, Grouped) else found
     rows_by_path = RowsByPath(samples.paths)
-    known = np.zeros(len(samples), np.bool_)
+    known = scratch(len(samples), np.bool_)
+    known.fill(False)
     sizes = found.files.sizes[found.rows[:, found.primary]] if isinstance(found, Grouped) else samples.sizes
     look = _Look(samples, sizes, full=options.check == "full", copied=COPIED.issuperset(before.manifest.options))
     gone = PathSummary()
@@ -195,7 +197,7 @@ def new_samples(
         text = "%s: the index holds no such labels, so changed labels of the %d existing samples are not detected"
         log.info(text, before.destination, np.count_nonzero(known))
     found = _with_columns(found, before)
-    rows = np.flatnonzero(~known)
+    rows = rows_where(known, False)
     renamed = free_keys(samples, rows, lambda: (each["key"].to_pylist() for each in _index_columns(before, ["key"])))
     return _renamed(_at(found, rows), renamed), before
 

@@ -21,6 +21,7 @@ from shardkit.packing.write.task import ShardTask
 from shardkit.shards.columns.values import encoded_columns
 from shardkit.sources.groups import Grouped
 from shardkit.sources.origin import Origin, Rows
+from shardkit.sources.scratch import read_through, release
 from shardkit.sources.source import Source
 
 LAYOUT = 1
@@ -79,6 +80,7 @@ class PlannedDataset:
                 texts=texts, transcode=options.transcode, seek_points=options.seek_points,
                 columns=columns, quality_columns=options.quality_columns,
             )  # fmt: skip
+            release(self.plan.order, self.files.paths.blob, self.files.paths.offsets, self.files.sizes, source.labels)
 
     def _samples(self, samples: Rows, rows: Rows, origin: Origin) -> FileSamples:
         """The samples of one shard. rows: of their files."""
@@ -113,7 +115,8 @@ def plan_source(
     digest = hashlib.blake2b(repr(named).encode(), digest_size=16)
     files = source if grouped is None else grouped.files
     for column in (files.paths.blob, files.paths.offsets, files.sizes, files.labels):
-        digest.update(np.ascontiguousarray(column).data)
+        for piece in read_through(np.ascontiguousarray(column)):
+            digest.update(piece.data)
     if files.inline is not None:
         digest.update(files.inline.labels.encode())
         for name, texts in files.inline.fields.items():

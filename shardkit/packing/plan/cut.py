@@ -1,14 +1,18 @@
 """Cut a sequence of samples into runs of about equal bytes, within a limit of bytes and one of samples.
 
-Everything works on `ends` (int64, n + 1): ends[i] is the total bytes of the first i samples.
+Everything works on `ends` (int64, n + 1): ends[i] is the total bytes of the first i samples, and of all before them if
+they are not the first of the dataset.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+
+from shardkit.sources.scratch import pieces
 
 Bounds = NDArray[np.int64]
 
@@ -24,23 +28,27 @@ def split_evenly(ends: Bounds, *, max_bytes: int, max_count: int, least: int) ->
     """
     count = len(ends) - 1
     total = int(ends[-1])
-    large = np.flatnonzero(np.diff(ends) > max_bytes)
-    alone = set(large.tolist())
+    alone = {number for start, sizes in _sizes(ends) for number in (start + np.flatnonzero(sizes > max_bytes)).tolist()}
     edges = sorted({0, count} | alone | {number + 1 for number in alone})  # np.unique would load numpy.ma
     runs = [np.zeros(1, dtype=np.int64)]
     for start, end in pairwise(edges):
         if start in alone:
             runs.append(np.array([end], dtype=np.int64))
             continue
-        part = ends[start : end + 1] - ends[start] if start else ends[: end + 1]
-        share = -(-least * int(part[-1]) // total) if total else 1
+        part = ends[start : end + 1]
+        share = -(-least * int(part[-1] - part[0]) // total) if total else 1
         runs.append(_cut(part, max_bytes, max_count, share)[1:] + start)
     return np.concatenate(runs)
 
 
+def _sizes(ends: Bounds) -> Iterator[tuple[int, Bounds]]:
+    """The sizes of the samples in pieces, with the number of the first sample of each piece."""
+    return ((start, np.diff(ends[start : end + 1])) for start, end in pieces(len(ends) - 1))
+
+
 def _cut(ends: Bounds, max_bytes: int, max_count: int, least: int) -> Bounds:
     """`split_evenly` if no sample is over `max_bytes`: the even cut with the fewest runs, or else a tight one."""
-    count, total = len(ends) - 1, int(ends[-1])
+    count, total = len(ends) - 1, int(ends[-1] - ends[0])
     lowest = min(count, max(least, -(-total // max_bytes), -(-count // max_count), 1))
     highest = min(count, lowest + max(8, lowest // 4))
     failed, step = lowest - 1, 0
@@ -87,14 +95,15 @@ def _even_in_samples(count: int, runs: int) -> Bounds:
 def _even_in_bytes(ends: Bounds, runs: int) -> Bounds:
     """Put each bound where the sum of bytes is nearest to its share, and move it where a run would be empty."""
     count = len(ends) - 1
-    goals = _shares(int(ends[-1]), runs)
+    goals = _shares(int(ends[-1] - ends[0]), runs) + ends[0]
     bounds = np.searchsorted(ends, goals).astype(np.int64)
     before = np.maximum(bounds - 1, 0)
     bounds = np.where(goals - ends[before] < ends[bounds] - goals, before, bounds)
     bounds[0], bounds[-1] = 0, count
     j = np.arange(runs + 1, dtype=np.int64)
     bounds = np.maximum.accumulate(bounds - j) + j
-    return np.minimum(bounds, count - runs + j)
+    found: Bounds = np.minimum(bounds, count - runs + j)
+    return found
 
 
 def _tight(ends: Bounds, max_bytes: int, max_count: int) -> Bounds:
@@ -105,7 +114,7 @@ def _tight(ends: Bounds, max_bytes: int, max_count: int) -> Bounds:
     """
     best = _greedy(ends, max_bytes, max_count)
     assert best is not None, "no sample is over max_bytes"
-    low, high = int(np.diff(ends).max()) - 1, max_bytes
+    low, high = max(int(sizes.max()) for _, sizes in _sizes(ends)) - 1, max_bytes
     for _ in range(_BISECTIONS):
         middle = (low + high) // 2
         if middle <= low:

@@ -1,4 +1,4 @@
-"""Find the rows of a source by path, and keys that are still free, in 16 bytes of memory per row."""
+"""Find the rows of a source by path, and keys that are still free, in 16 bytes per row, of a file if there are many."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.sources.columns import PathColumn
+from shardkit.sources.scratch import pieces, release, scratch, sort_rows
 from shardkit.sources.source import Source
 
 Rows = NDArray[np.int64]
@@ -16,17 +17,28 @@ _PIECE = 4096
 
 
 class _Hashed:
-    """Positions by hash: the sorted hashes, and the position of each. Hashes are valid in this process only."""
+    """Positions by hash: the sorted hashes, and the position of each. Hashes are valid in this process only.
 
-    def __init__(self, values: Iterable[bytes | str], count: int) -> None:
-        hashes = np.fromiter(map(hash, values), np.int64, count)
-        self.places = np.argsort(hashes, kind="stable")
-        self.hashes = hashes[self.places]
+    values: consecutive runs of `count` values.
+    """
+
+    def __init__(self, values: Iterable[Sequence[bytes | str]], count: int) -> None:
+        found, done = scratch(count, np.uint64), 0
+        for some in values:
+            found[done : done + len(some)] = _hashes(some)
+            done += len(some)
+        self.places, self.hashes = scratch(count, np.int64), scratch(count, np.uint64)
+        sort_rows(self.places, lambda rows: found[rows], lambda start, end: found[start:end], self.hashes)
 
     def candidates(self, values: Sequence[bytes | str]) -> tuple[Rows, Rows]:
         """For each value, the start and end of the run of `places` that have its hash."""
-        hashes = np.fromiter(map(hash, values), np.int64, len(values))
+        hashes = _hashes(values)
+        release(self.places, self.hashes)
         return np.searchsorted(self.hashes, hashes, "left"), np.searchsorted(self.hashes, hashes, "right")
+
+
+def _hashes(values: Sequence[bytes | str]) -> NDArray[np.uint64]:
+    return np.fromiter(map(hash, values), np.int64, len(values)).view(np.uint64)
 
 
 class RowsByPath:
@@ -34,7 +46,8 @@ class RowsByPath:
 
     def __init__(self, paths: PathColumn) -> None:
         self.paths = paths
-        self.hashed = _Hashed(paths, len(paths))
+        runs = pieces(len(paths), _PIECE)
+        self.hashed = _Hashed((paths.take(np.arange(start, end)) for start, end in runs), len(paths))
 
     def find(self, paths: Sequence[bytes]) -> Rows:
         """The row of each path, -1 for none (int64)."""
@@ -82,6 +95,6 @@ def free_keys(source: Source, rows: Rows, taken: Callable[[], Iterable[Sequence[
     return dict(sorted(found.items()))
 
 
-def _keys(source: Source, rows: Rows) -> Iterator[str]:
-    for first in range(0, len(rows), _PIECE):
-        yield from source.keys(rows[first : first + _PIECE])
+def _keys(source: Source, rows: Rows) -> Iterator[list[str]]:
+    for start, end in pieces(len(rows), _PIECE):
+        yield source.keys(rows[start:end])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from shardkit import rng
 from shardkit.errors import UsageError
 from shardkit.packing.plan.cut import split_evenly
 from shardkit.shards.names import shard_name
+from shardkit.sources.scratch import pieces, release, scratch, sort_rows
+
+Sizes = NDArray[np.int64]
 
 SPREAD = 8
 SPREAD_BYTES = 8 << 20
@@ -99,19 +103,37 @@ def plan_shards(
     """
     count = len(sample_bytes)
     _check_limits(max_bytes, overhead, max_count)
-    order = _order(count, shuffle, seed)
-    ends = np.zeros(count + 1, dtype=np.int64)
-    np.cumsum(sample_bytes[order] if shuffle else sample_bytes, out=ends[1:])
+    order, ends = _ordered(sample_bytes, shuffle, seed)
     least = max(1, min(SPREAD, int(ends[-1]) // SPREAD_BYTES))
     bounds = split_evenly(ends, max_bytes=max_bytes - overhead, max_count=max_count or max(1, count), least=least)
     return Plan(order, bounds, np.diff(ends[bounds]) + overhead, names)
 
 
-def _order(count: int, shuffle: bool, seed: int) -> NDArray[np.integer]:
-    narrow = np.int32 if count < 2**31 else np.int64
+def _ordered(sample_bytes: Sizes, shuffle: bool, seed: int) -> tuple[NDArray[np.integer], Sizes]:
+    """The order of the rows, and n + 1 sums: of the bytes of the first 0, 1, 2 … rows in this order."""
+    count = len(sample_bytes)
+    order, ends = scratch(count, order_type(count)), scratch(count + 1, np.int64)
+
+    def values(start: int, end: int) -> Sizes:
+        release(sample_bytes)
+        return sample_bytes[start:end]
+
     if shuffle:
-        return rng.permutation(count, rng.stream_key("pack", seed)).astype(narrow, copy=False)
-    return np.arange(count, dtype=narrow)
+        sort_rows(order, partial(rng.bits, rng.stream_key("pack", seed)), values, ends[1:])
+    ends[0] = total = 0
+    for start, end in pieces(count):
+        if not shuffle:
+            order[start:end] = np.arange(start, end)
+        np.cumsum(ends[start + 1 : end + 1] if shuffle else values(start, end), out=ends[start + 1 : end + 1])
+        ends[start + 1 : end + 1] += total
+        total = int(ends[end])
+        release(order, ends)
+    return order, ends
+
+
+def order_type(count: int) -> type[np.integer]:
+    """The type that holds the numbers of `count` rows."""
+    return np.int32 if count < 2**31 else np.int64
 
 
 def _check_limits(max_bytes: int, overhead: int, max_count: int | None) -> None:

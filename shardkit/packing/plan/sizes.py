@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 from shardkit.formats.format import Format
 from shardkit.sample import field_of, text_of_path
 from shardkit.sources.groups import Grouped
+from shardkit.sources.scratch import pieces, release, scratch
 from shardkit.sources.source import Source
+from shardkit.sources.subset import run_of
 
 Sizes = NDArray[np.int64]
 
@@ -19,7 +21,11 @@ def sample_bytes(source: Source, grouped: Grouped | None, form: Format) -> Sizes
         return grouped_sample_bytes(grouped, form)
     if source.inline is not None and (source.inline.fields or source.label_fields != {"cls"}):
         return inline_sample_bytes(source, form)
-    return form.sample_bytes(source)
+    found = scratch(len(source), np.int64)
+    for start, end in pieces(len(source)):
+        found[start:end] = form.sample_bytes(run_of(source, start, end))
+        release(source.paths.blob, source.paths.offsets, source.sizes, source.labels, found)
+    return found
 
 
 def grouped_sample_bytes(grouped: Grouped, form: Format) -> Sizes:

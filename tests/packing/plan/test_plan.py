@@ -14,15 +14,15 @@ from hypothesis import given
 from numpy.typing import NDArray
 
 import shardkit
-from shardkit import rng
 from shardkit.errors import UsageError
 from shardkit.formats.format import FORMATS
 from shardkit.formats.tar.samples import encode_sample
-from shardkit.formats.tfrecord import sizes
 from shardkit.packing.plan import plan as plan_module
 from shardkit.packing.plan.cut import split_evenly
 from shardkit.packing.plan.plan import Plan, ShardNames, plan_shards
+from shardkit.packing.plan.sizes import sample_bytes
 from shardkit.sample import text_of_path
+from shardkit.sources import scratch
 from shardkit.sources.source import scan_tree
 
 MIB = 1 << 20
@@ -53,10 +53,9 @@ def cut(sizes: list[int] | NDArray[np.int64], max_bytes: int, max_count: int = 1
     return split_evenly(ends, max_bytes=max_bytes, max_count=max_count, least=least).tolist()
 
 
-def test_the_order_of_more_samples_than_32_bits_count_has_64(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rng, "permutation", lambda count, key: np.zeros(1, np.int64))
-    assert plan_module._order(2**31, True, 0).dtype == np.int64
-    assert plan_module._order(2**31 - 1, True, 0).dtype == np.int32
+def test_the_order_of_more_samples_than_32_bits_count_has_64() -> None:
+    assert plan_module.order_type(2**31) == np.int64
+    assert plan_module.order_type(2**31 - 1) == np.int32
 
 
 some_sizes = st.lists(st.integers(0, 3000), max_size=120)
@@ -257,7 +256,7 @@ def test_ten_million_samples_are_cut_into_a_hundred_thousand_runs() -> None:
 def test_the_planned_bytes_of_a_sample_are_those_that_it_takes_whatever_the_length_of_its_name(
     form: Any, odd: bytes, tmp_path: Path, draw_image: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sizes, "_CHUNK", 50)
+    monkeypatch.setattr(scratch, "PIECE", 50)
     image = draw_image(1)
     folder = os.fsencode(tmp_path / "tree" / "c")
     os.makedirs(folder)
@@ -269,7 +268,7 @@ def test_the_planned_bytes_of_a_sample_are_those_that_it_takes_whatever_the_leng
     shardkit.pack(tmp_path / "tree", tmp_path / "x", format=form, workers=1)
     written = pq.read_table(tmp_path / "x.parquet", columns=["path", "size"]).to_pydict()
     source = scan_tree(tmp_path / "tree")
-    planned = FORMATS[form].sample_bytes(source).tolist()
+    planned = sample_bytes(source, None, FORMATS[form]).tolist()
     expected = dict(zip(map(text_of_path, source.paths), planned, strict=True))
     assert expected == dict(zip(written["path"], written["size"], strict=True))
     assert len(set(planned)) > 1
