@@ -1,5 +1,5 @@
 """What operating systems do differently: reading and writing at a place of an open file, whether a process lives,
-and where a user's caches are.
+how much memory there is, and where a user's caches are.
 
 POSIX has `pread` and `pwrite`. Windows has neither; there the place of the file is moved, which one lock protects, and
 files must be opened with O_BINARY, so that line ends stay what they are.
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ POSIX = hasattr(os, "fork")
 """Whether a file that is open may be renamed and removed, and descriptors be handed to another process."""
 
 READ_ONLY = os.O_RDONLY | BINARY
+
+_GROUPS = "/sys/fs/cgroup"
 
 _moving = threading.Lock()
 
@@ -107,6 +110,35 @@ def _is_running_on_windows(process: int) -> bool:
     known = kernel.GetExitCodeProcess(handle, ctypes.byref(code))
     kernel.CloseHandle(handle)
     return not known or code.value == still_active
+
+
+def memory_limit() -> int | None:
+    """The bytes of memory that this process may use: those of the machine, or fewer if its control group or one above
+    it has a limit (a container's, or a job's). None if that is not known."""
+    found = []
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for path in _limit_files():
+        with suppress(OSError, ValueError), open(path) as file:  # "max", or a group that a container does not see
+            found.append(int(file.read()))
+    return min((limit for limit in found if limit > 0), default=None)
+
+
+def _limit_files() -> list[str]:
+    """The files with the memory limits of this process's control group and of those above it, of both versions."""
+    try:
+        with open("/proc/self/cgroup") as file:
+            groups = [line.rstrip("\n").split(":", 2) for line in file]
+    except OSError:
+        return []
+    found = []
+    for _, controllers, path in (group for group in groups if len(group) == 3):
+        if controllers not in ("", "memory"):
+            continue
+        top, name = (_GROUPS, "memory.max") if controllers == "" else (f"{_GROUPS}/memory", "memory.limit_in_bytes")
+        parts = [part for part in path.split("/") if part]
+        found += ["/".join([top, *parts[:depth], name]) for depth in range(len(parts) + 1)]
+    return found
 
 
 def cache_home() -> str:

@@ -1,4 +1,5 @@
-"""Thread helpers, except the decoder's: ordered jobs, transfers that stop together, a single background call.
+"""Thread helpers, except the decoder's: ordered jobs, transfers that stop together, a single background call, values
+that are computed once.
 
 Threads, not processes: the page cache delivers bytes faster than they are checksummed, and reading, writing, decoding
 and unpacking release the GIL. A worker process takes longer to start than a small dataset takes to read.
@@ -11,10 +12,34 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from threading import Event, Lock
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from shardkit.errors import UsageError
 from shardkit.units import cores
+
+if TYPE_CHECKING:
+    from functools import cached_property as cached_property
+else:
+
+    class cached_property:  # noqa: N801
+        """`functools.cached_property` without a lock, as it is from Python 3.12 on.
+
+        The one of Python 3.11 has one lock for all objects of a class. Held by another thread during a fork, it is
+        never released in the child. Here, threads that ask for the first time at once may all compute the value, and
+        all get the one that was first.
+        """
+
+        def __init__(self, func):
+            self.func = func
+            self.__doc__ = func.__doc__
+
+        def __set_name__(self, owner, name):
+            self.name = name
+
+        def __get__(self, instance, owner=None):
+            if instance is None:
+                return self
+            return vars(instance).setdefault(self.name, self.func(instance))
 
 
 class Stopped(Exception):  # noqa: N818

@@ -9,7 +9,6 @@ import sys
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields
-from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import shardkit
 from shardkit import errors
 from shardkit.images.decoder import DecodeOptions
 from shardkit.reading.dataset import _MOVED, _PLUMBING
+from shardkit.threads import cached_property
 
 ROOT = Path(shardkit.__file__).parent
 

@@ -2,14 +2,88 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import threading
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+import shardkit
 from shardkit.errors import UsageError
-from shardkit.threads import BackgroundCall, in_threads, thread_count
+from shardkit.system import POSIX
+from shardkit.threads import BackgroundCall, cached_property, in_threads, thread_count
 from shardkit.units import cores
+
+
+class Slow:
+    """A value that is computed while `going` is not set."""
+
+    def __init__(self) -> None:
+        self.begun, self.going = threading.Event(), threading.Event()
+        self.times = 0
+
+    @cached_property
+    def value(self) -> object:
+        """What it is."""
+        self.times += 1
+        self.begun.set()
+        assert self.going.wait(30)
+        return object()
+
+
+def test_a_cached_property_is_computed_once_and_known_by_its_docstring() -> None:
+    slow = Slow()
+    slow.going.set()
+    assert slow.value is slow.value
+    assert slow.times == 1
+    assert Slow.value.__doc__ == "What it is."
+    del slow.__dict__["value"]
+    slow.__dict__["value"] = 3
+    assert slow.value == 3
+
+
+def test_threads_that_ask_for_a_value_at_once_all_get_the_same() -> None:
+    slow = Slow()
+    found: list[object] = []
+    threads = [threading.Thread(target=lambda: found.append(slow.value)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    slow.begun.wait(30)
+    slow.going.set()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    assert len(set(map(id, found))) == 1
+
+
+@pytest.mark.skipif(not POSIX, reason="this system does not fork")
+def test_a_process_that_is_forked_while_a_value_is_computed_can_compute_others() -> None:
+    slow, other = Slow(), Slow()
+    other.going.set()
+    thread = threading.Thread(target=lambda: slow.value)
+    thread.start()
+    slow.begun.wait(30)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # from Python 3.12 on, of a fork beside threads
+        child = os.fork()
+    if not child:
+        signal.alarm(20)  # which ends a process that hangs
+        os._exit(0 if other.value is not None else 1)
+    slow.going.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_no_file_takes_the_cached_property_that_locks() -> None:
+    files = Path(shardkit.__file__).parent.rglob("*.py")
+    found = [
+        path.name for path in files if re.search(r"from functools import .*cached_property", path.read_text("utf-8"))
+    ]
+    assert found == ["threads.py"]
 
 
 def test_results_come_in_the_order_of_the_tasks() -> None:

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from math import isqrt
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -27,6 +27,7 @@ from shardkit.shards.find.found import Found
 from shardkit.shards.find.reference import FoundReference, reference_to
 from shardkit.shards.find.shards import SourceLike
 from shardkit.storage.access import Remote
+from shardkit.threads import cached_property
 
 if TYPE_CHECKING:
     from shardkit.reading.dataset import Dataset

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Generic, Literal, Never, get_args, overload
 
@@ -75,6 +74,7 @@ from shardkit.sample import DecodedSample, Sample
 from shardkit.shards.find.files import TRIES
 from shardkit.shards.find.shards import SourceLike
 from shardkit.storage.access import remote_of, sharing
+from shardkit.threads import cached_property
 
 if TYPE_CHECKING:
     import pyarrow.compute as pc

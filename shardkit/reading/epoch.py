@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import dropwhile
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,7 @@ from shardkit.reading.stats.record import Recorder, Setting
 from shardkit.reading.stats.tuner import Tuner
 from shardkit.rng import stream_key
 from shardkit.storage.node.client import open_node
+from shardkit.threads import cached_property
 from shardkit.units import cores
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cached_property
 from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from shardkit.storage.node.chunks import NodeCache
 from shardkit.storage.node.client import Node, open_node
 from shardkit.storage.patient import Timed, open_timed
 from shardkit.storage.store import ObjectInfo, Store, open_store, read
+from shardkit.threads import cached_property
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

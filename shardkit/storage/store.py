@@ -167,6 +167,13 @@ def put_if(store: Store, name: str, data: bytes, *, version: str | None, crc32c:
     return store.info(name).version or ""
 
 
+def has_conditions(store: Store) -> bool:
+    """Whether `put_if` leaves the decision to the store itself, so that of several writers only one succeeds."""
+    while (inner := getattr(store, "store", None)) is not None:  # of a store that wraps another
+        store = inner
+    return isinstance(store, Conditional)
+
+
 def require_name(name: str) -> str:
     """Return the name if it stays below the root of a store. Raises UsageError if not."""
     parts = name.split("/")

@@ -6,6 +6,9 @@ another run watches it: if it changes, its holder is alive; if it has not change
 ran here and is gone, it may be taken over, again on a condition. No clocks are compared, and no names of machines:
 containers and virtual machines often have the same one.
 
+In a store without conditions, runs that begin at the same time all write the lease. So each reads it again a little
+later, and only the one that wrote last goes on.
+
 A holder that could not renew for too long, or whose lease was taken over, has lost it, and `require_held` says so
 before anything that depends on it.
 """
@@ -24,7 +27,7 @@ from contextlib import contextmanager, suppress
 import msgspec
 
 from shardkit.errors import BusyError, NotFoundError, ShardkitError
-from shardkit.storage.store import Store, content_of, put_if
+from shardkit.storage.store import Store, content_of, has_conditions, put_if
 from shardkit.system import is_running, process_space
 
 log = logging.getLogger(__name__)
@@ -34,6 +37,8 @@ EXPIRY_SECONDS = 45.0
 """How long a lease is watched before it is taken over. Its holder gives up earlier, after HOLDER_SECONDS."""
 HOLDER_SECONDS = 30.0
 LOOK_SECONDS = 1.0
+SETTLING_SECONDS = 3.0
+"""How long after a lease was written it is read again in a store that has no conditions, or ignores them."""
 ABSENT_SECONDS = (0.02, 0.1)
 """When to look again for a lease on a disk that is not there: it is absent for a moment when it is renewed."""
 
@@ -185,7 +190,11 @@ def _take(store: Store, name: str) -> Lease:
         if version is not None and _owner(store, name) == claim.owner:
             if (again := put_if(store, name, data, version=None)) is not None:
                 log.warning("%s: this store ignores conditions; make sure that no other machine writes here", place)
-            return Lease(store, name, claim, again or version)
+            if again is None and has_conditions(store):
+                return Lease(store, name, claim, version)
+            time.sleep(SETTLING_SECONDS)  # for those that wrote at the same time: the last one of them has it
+            if _owner(store, name) == claim.owner:
+                return Lease(store, name, claim, _version(store, name) or "")
 
 
 class _Watched:

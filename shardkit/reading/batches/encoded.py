@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +21,7 @@ from shardkit.reading.batches.batch import REPEAT, stacked_labels
 from shardkit.reading.batches.crops import Crops, crops_of
 from shardkit.reading.blocks.block import Block, Buffer, Unchecked
 from shardkit.sample import IMAGE_FIELDS, AnySample
+from shardkit.threads import cached_property
 
 CURE = "leave such samples out with filter() or where(), or use batch() without encoded=True"
 

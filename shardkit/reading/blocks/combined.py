@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from shardkit.shards.columns.types import PREFIX, Types, fields_of, joined_types
 from shardkit.shards.columns.values import completed_table
 from shardkit.shards.index import as_numpy
 from shardkit.shards.manifest import ClassEntry, Manifest
+from shardkit.threads import cached_property
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Mapping as Named
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -19,6 +18,7 @@ from shardkit.sample import AnySample
 from shardkit.shards.buffers import ShardBuffers
 from shardkit.shards.columns.arrays import Values
 from shardkit.storage.mapping import Mapping
+from shardkit.threads import cached_property
 
 if TYPE_CHECKING:
     from shardkit.reading.blocks.fetched import FetchedBytes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from shardkit.reading.blocks.held import Columns, SampleBytes, Spans, gather, te
 from shardkit.sample import IMAGE_FIELDS, AnySample, field_of
 from shardkit.shards.index_file import INDEX_CURE
 from shardkit.shards.seek import belongs
+from shardkit.threads import cached_property
 
 if TYPE_CHECKING:
     from shardkit.reading.blocks.catalog import IndexCatalog

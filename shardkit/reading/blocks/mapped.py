@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from shardkit.errors import DamagedError
@@ -15,6 +14,7 @@ from shardkit.sample import AnySample
 from shardkit.shards.buffers import MappedShards, ShardFile
 from shardkit.storage.mapped import LOOK_SECONDS
 from shardkit.storage.mapping import Mapping, view_of
+from shardkit.threads import cached_property
 
 if TYPE_CHECKING:
     from shardkit.reading.blocks.fetched import FetchedBytes

@@ -11,7 +11,6 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -30,6 +29,7 @@ from shardkit.rng import permutation, stream_key, uniform
 from shardkit.sample import IMAGE_FIELDS, AnySample, label_number
 from shardkit.storage.access import Remote
 from shardkit.storage.mapped import check_each, map_whole
+from shardkit.threads import cached_property
 
 if TYPE_CHECKING:
     from shardkit.reading.blocks.stream_ahead import RemoteFile

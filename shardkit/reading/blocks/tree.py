@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from shardkit.shards.columns.arrays import Values, nothing
 from shardkit.shards.columns.types import Types
 from shardkit.shards.manifest import ClassEntry, Manifest
 from shardkit.sources.source import Source, find_splits, scan_tree
+from shardkit.threads import cached_property
 
 if TYPE_CHECKING:
     import pyarrow as pa

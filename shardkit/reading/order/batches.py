@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from shardkit.reading.order.epoch_order import Order, Positions
 from shardkit.reading.order.layout import Layout, deal
 from shardkit.rng import permutation, stream_key, uniform
+from shardkit.threads import cached_property
 
 Numbers = NDArray[np.int64]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -23,6 +23,7 @@ from shardkit.reading.order.groups import (
 )
 from shardkit.reading.order.layout import Layout
 from shardkit.rng import permutation, stream_key, uniform
+from shardkit.threads import cached_property
 
 SIZE_TOLERANCE = 100
 """A part of a split may be off by one per this many samples, to keep each class's own proportions."""

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from math import gcd
 from typing import Protocol
@@ -38,6 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.rng import permutation, stream_key, uniform
+from shardkit.threads import cached_property
 
 Positions = NDArray[np.int64]
 

@@ -23,6 +23,7 @@ from shardkit.storage.node.memory import Memory, most_files
 from shardkit.storage.node.message import BadMessageError, Kind, Message, receive, send
 from shardkit.storage.node.place import AVAILABLE, Place, loader_place
 from shardkit.storage.node.server import Server
+from shardkit.system import memory_limit
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -41,7 +42,10 @@ REST_SECONDS = 30.0
 MOST_REST_SECONDS = 1800.0
 
 MEMORY_BYTES = 1 << 30
-"""The most memory that a serving process holds; less with smaller ahead_bytes."""
+"""The most memory that a serving process holds; less with smaller ahead_bytes, and no more than one part in
+MEMORY_PARTS of what the process may use (`memory_limit`), since a container that exceeds its limit is killed."""
+
+MEMORY_PARTS = 8
 
 
 class Claim:
@@ -361,8 +365,14 @@ def open_node(shared: bool | str | None, limit: int) -> Node | None:
     with _LOCKS[0]:
         node = _NODES.get(place)
         if node is None or node.gone:
-            node = _NODES[place] = Node(place, min(limit, MEMORY_BYTES))
+            node = _NODES[place] = Node(place, min(limit, most_memory()))
         return node
+
+
+def most_memory() -> int:
+    """The bytes of memory that a serving process holds at most."""
+    limit = memory_limit()
+    return MEMORY_BYTES if limit is None else min(MEMORY_BYTES, limit // MEMORY_PARTS)
 
 
 _SAID: set[str] = set()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from shardkit.shards.find.shards import SourceLike
 from shardkit.shards.manifest import Manifest
 from shardkit.shards.objects import Objects
 from shardkit.storage.access import Remote
+from shardkit.threads import cached_property
 from shardkit.tools.corrections.commit import different
 from shardkit.tools.corrections.place import find_dataset
 from shardkit.tools.settings import DiffSettings

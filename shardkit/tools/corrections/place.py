@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 
 from shardkit.errors import BusyError, NotFoundError, UsageError
 from shardkit.location import Location
@@ -23,6 +22,7 @@ from shardkit.shards.objects import Objects
 from shardkit.storage.access import Remote
 from shardkit.storage.patient import open_patient
 from shardkit.storage.store import StorageOptions
+from shardkit.threads import cached_property
 
 WAIT_SECONDS = 20.0
 """How long a correction waits for another one to end."""

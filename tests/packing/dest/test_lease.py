@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from shardkit.location import locate
 from shardkit.packing.dest import lease
 from shardkit.packing.dest.lease import Claim, held, holders, require_held
 from shardkit.storage.patient import Patient, open_patient
-from shardkit.storage.store import content_of, put_if
+from shardkit.storage.store import Store, content_of, has_conditions, put_if
+from shardkit.storage.stores.fsspec import FsspecStore
 from shardkit.system import process_space
 
 
@@ -34,6 +36,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.02)
     monkeypatch.setattr(lease, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr(lease, "EXPIRY_SECONDS", 0.3)
+    monkeypatch.setattr(lease, "SETTLING_SECONDS", 0.1)
 
 
 def put_claim(store: Patient, name: str = "a", process: int = 1, space: str = "another") -> bytes:
@@ -208,3 +211,49 @@ def test_a_store_that_ignores_conditions_is_warned_of(
     with held(store, "a"):
         assert "this store ignores conditions" in caplog.text
         assert "another run" in refused(BusyError, lambda: held(store, "a").__enter__())
+
+
+class Unconditional:
+    """A store without `put_if`, in which writers that begin together do not see each other."""
+
+    def __init__(self, store: Store, writers: int) -> None:
+        self._store, self.root, self._together = store, store.root, threading.Barrier(writers)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("store", "put_if"):
+            raise AttributeError(name)
+        return getattr(self._store, name)
+
+    def put(self, name: str, data: Any, **options: Any) -> None:
+        """Write an object when all have asked whether it is there."""
+        with suppress(threading.BrokenBarrierError):
+            self._together.wait(2)
+        self._store.put(name, data, **options)
+
+
+def test_of_runs_that_begin_together_without_conditions_one_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "SETTLING_SECONDS", 1.0)
+    monkeypatch.setattr(lease, "EXPIRY_SECONDS", 30.0)
+    plain = Unconditional(FsspecStore(locate(f"memory://{tmp_path.name}/x"), {}), 3)
+    assert not has_conditions(plain)
+    assert not has_conditions(Patient(plain))
+    others = threading.Semaphore(0)
+
+    def begin(_: int) -> bool:
+        try:
+            with held(Patient(plain), "a"):
+                return others.acquire(timeout=30) and others.acquire(timeout=30)  # while both others are refused
+        except BusyError:
+            others.release()
+            return False
+
+    with ThreadPoolExecutor(3) as pool:
+        results = list(pool.map(begin, range(3)))
+    assert sorted(results) == [False, False, True]
+
+
+def test_stores_with_conditions_are_told_from_others(store: Patient) -> None:
+    assert has_conditions(store)
+    assert not has_conditions(FsspecStore(locate("memory://leases/x"), {}))

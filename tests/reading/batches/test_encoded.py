@@ -308,8 +308,12 @@ def test_labels_of_some_samples_only_are_refused(tmp_path: Path) -> None:
     assert batch.labels is None
 
 
-def test_the_repeats_of_a_padded_rank_are_marked(cars: str) -> None:
-    batches = list(shardkit.dataset(cars, rank=1, world_size=2, remainder="pad").batch(40, encoded=True))
+@pytest.mark.parametrize("how", ["encoded", "decoded", "mapped", "skipped"])
+def test_the_repeats_of_a_padded_rank_are_marked_in_the_batches_that_have_some(cars: str, how: str) -> None:
+    data = shardkit.dataset(cars, rank=1, world_size=2, remainder="pad")
+    decoded = data.decode(size=8, on_error="skip" if how == "skipped" else "raise")
+    decoded = decoded.map(dict) if how == "mapped" else decoded
+    batches = list(data.batch(40, encoded=True) if how == "encoded" else decoded.batch(40))
     assert [None if batch.repeats is None else int(batch.repeats.sum()) for batch in batches] == [None, 1]
 
 

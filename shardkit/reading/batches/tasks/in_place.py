@@ -182,7 +182,7 @@ class _InPlaceBatch:
             labels = self.labels.of_batch(span.block.labels[span.begin : span.end][chosen], keys, span)
         if claim is not None and not self.failed:
             share(claim, slots.arrays | ({_LABELS: np.asarray(labels)} if self.labels.kind else {}))
-        marks = None if span.repeats is None else span.repeats[chosen]
+        marks = None if span.repeats is None or not span.repeats[chosen].any() else span.repeats[chosen]
         fields = self.worker.columns(span, chosen, keys)
         return Batch(slots.chosen(chosen), labels, keys=keys, repeats=marks, fields=fields)
 

@@ -85,7 +85,7 @@ class Worker:
             end = min(begin + size, len(block))
             if self.batch and self.batch.drop_last and end - begin < size:
                 return  # the last block of shards that were not counted
-            marks = None if repeats is None else repeats[begin:end]
+            marks = None if repeats is None or not repeats[begin:end].any() else repeats[begin:end]
             chances = counters if self.counted else None  # else no item asks for its own
             decoder, nbytes = self._decoder_of(numbers[begin]), each * (end - begin)
             yield Span(block, begin, end, numbers[begin:end], draws, marks, chances, decoder, nbytes, further)
@@ -110,11 +110,10 @@ class Worker:
     def encoded(self, span: Span) -> EncodedBatch:
         """A batch of images that are not decoded."""
         assert span.counters is not None
-        repeats = span.repeats if span.repeats is not None and span.repeats.any() else None
         chances = Chances(self.key, span.counters[span.begin : span.end])
         plain = self.work.source.plain and not self.work.source.targets
         batch = encoded_block(
-            span.block, span.begin, span.end, chances, plain=plain, repeats=repeats, empty=self.joined.empty
+            span.block, span.begin, span.end, chances, plain=plain, repeats=span.repeats, empty=self.joined.empty
         )
         batch.columns = self.columns(span, slice(None), batch.keys)
         return batch
