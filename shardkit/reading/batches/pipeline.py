@@ -105,6 +105,8 @@ class Run(Work):
                 yield from single if self.steps.batch is None else self._regroup(single, worker)
         finally:
             threads.close()
+            if self.tuner is not None:
+                self.tuner.close()
 
     def _regroup(self, items: Iterator[Item], worker: Worker) -> Iterator[Item]:
         """Batches of the items that passed a filter."""

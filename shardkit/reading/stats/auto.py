@@ -89,14 +89,6 @@ class State:
     patience: int = PATIENCE
 
 
-class Kept:
-    """What was found out in earlier epochs of a Dataset, for the next one: the state, and the bytes of a batch."""
-
-    def __init__(self) -> None:
-        self.state: State | None = None
-        self.batch_bytes = 0
-
-
 def decided(state: State, figures: Figures, limits: Limits) -> State:
     """The state after a window with these figures."""
     point = within(state.point, limits)
@@ -151,7 +143,7 @@ def _remembered(state: State, limit: Bottleneck) -> State:
 
 def _axis(figures: Figures, limit: Bottleneck, limits: Limits) -> Axis | None:
     """What to change."""
-    if limit == "buffer" and not (figures.requests and figures.narrow and figures.latency > 0.5):
+    if limit == "buffer":
         return "ahead" if limits.ahead else None
     if limit in ("disk", "decode", "transform") and figures.cpu < IDLE_CORES * limits.cores * figures.seconds:
         return "threads" if limits.threads else None

@@ -6,8 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from shardkit.reading.stats.auto import Kept
-from shardkit.reading.stats.record import Counts, Recorder
+from shardkit.reading.stats.record import Counts, Kept, Recorder
 from shardkit.reading.stats.stats import Stats, stats_of
 
 StatsFn = Callable[[Stats], None]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from shardkit.reading.stats.auto import Kept
+from shardkit.reading.stats.auto import State
 from shardkit.reading.stats.times import Times
 from shardkit.system import process_times
 
@@ -100,6 +100,16 @@ class Setting:
     cores: int = 1
     narrow: bool = False
     cached: bool = False
+
+
+class Kept:
+    """What was found out in earlier epochs of a Dataset, for the next one: the state of auto.py, the bytes of a batch,
+    and what was counted since the last decision."""
+
+    def __init__(self) -> None:
+        self.state: State | None = None
+        self.batch_bytes = 0
+        self.window = Counts()
 
 
 class Recorder:

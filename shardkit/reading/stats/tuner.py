@@ -32,15 +32,19 @@ class Resized(Protocol):
 
 
 class Tuner:
-    """Sets the threads and the batches ahead of one epoch. `made` may be called from any thread."""
+    """Sets the threads and the batches ahead of one epoch. `made` may be called from any thread.
+
+    Where an epoch ends in the middle of a window, the next one goes on with it: epochs may be shorter than a window.
+    """
 
     def __init__(self, record: Recorder, start: Point, limits: Limits, most_bytes: int) -> None:
         """start: what is set in the first epoch. most_bytes: what batches ahead may take together."""
         self._record, self._limits, self._most_bytes = record, limits, most_bytes
         self._kept = record.kept
-        self._before = Counts()
-        self._due = 0.0
-        self._state = replace(record.kept.state or State(start), trial=None)
+        self._before = record.counts() if record.batches else None
+        self._due = perf_counter() + WINDOW_SECONDS - record.kept.window.seconds
+        self._state = record.kept.state or State(start)
+        self._begun = False
 
     @property
     def threads(self) -> int:
@@ -59,22 +63,34 @@ class Tuner:
     def ahead(self, threads: Resized) -> int:
         """How many batches may be ahead now; the number of threads is changed, too, if it is time to."""
         now = perf_counter()
-        if now >= self._due and self._kept.batch_bytes:
+        if self._kept.batch_bytes and (now >= self._due or not self._begun):
             self._look(now, threads)
         return within(self._state.point, self._now()).ahead
 
     def _look(self, now: float, threads: Resized) -> None:
-        counts = self._record.counts()
-        if self._due:  # not the first batch, whose window had none before it
-            if counts.batches - self._before.batches < WINDOW_BATCHES:
+        if self._begun or now >= self._due:
+            window = self._window()
+            if window.batches < WINDOW_BATCHES:
                 return
-            figures = figures_of(counts.plus(self._before, -1), self._record.setting)
+            figures = figures_of(window, self._record.setting)
             self._state = self._kept.state = decided(self._state, figures, self._now())
+            self._kept.window, self._before, self._due = Counts(), self._record.counts(), now + WINDOW_SECONDS
+        self._begun = True
         point = within(self._state.point, self._now())
         if point.threads != self._record.threads:
             threads.resize(point.threads)
         self._record.begin(replace(self._record.setting, threads=point.threads, ahead=point.ahead))
-        self._before, self._due = counts, now + WINDOW_SECONDS
+
+    def _window(self) -> Counts:
+        """What was counted since the last decision, without what came before the first batch of an iteration."""
+        if not self._record.batches:
+            return self._kept.window
+        before = self._record.early() if self._before is None else self._before
+        return self._kept.window.plus(self._record.counts().plus(before, -1))
+
+    def close(self) -> None:
+        """Keep the window that is not over for the next epoch."""
+        self._kept.window, self._before = self._window(), self._record.counts()
 
 
 def bytes_of(item: Any) -> int:

@@ -97,6 +97,27 @@ def test_what_was_found_out_is_kept_for_the_next_epoch(packed: str, restless: li
     assert data.stats().threads in {point.threads for point in restless}
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_epochs_that_are_shorter_than_a_window_share_one(
+    packed: str, monkeypatch: pytest.MonkeyPatch, together: bool
+) -> None:
+    batches: list[int] = []
+
+    def decided(state: State, figures: Any, limits: Limits) -> State:
+        batches.append(figures.batches)
+        return state
+
+    monkeypatch.setattr(tuner, "decided", decided)
+    monkeypatch.setattr(tuner, "WINDOW_SECONDS", 0.0)
+    data = shardkit.dataset(packed, threads="auto", ahead="auto").decode(size=16).batch(20)
+    epoch, epochs = len(data), 9
+    assert epoch < tuner.WINDOW_BATCHES < epoch * epochs // 4
+    for read in [data.repeat(epochs)] if together else [data] * epochs:
+        list(read)
+    assert len(batches) >= 3
+    assert all(tuner.WINDOW_BATCHES - epoch <= each <= tuner.WINDOW_BATCHES + epoch for each in batches)
+
+
 def test_one_batch_is_ahead_while_its_size_is_not_known() -> None:
     record = Recorder(2)
     made = Tuner(record, Point(2, 8), Limits(True, True, 4), 1000)
