@@ -376,7 +376,10 @@ def test_parts_that_do_not_fill_the_buffer_are_refused_in_c() -> None:
 
 
 @needs_samples
-@pytest.mark.parametrize("sizes", [[0], [1, 0, 5], [63, 64, 65, 16384, 16385], [700_001, 3, 900_000]])
+@pytest.mark.parametrize(
+    "sizes",
+    [[0], [1, 0, 5], [63, 64, 65, 16384, 16385], [6143, 6144, 6207, 6208, 12_351, 100_000], [700_001, 3, 900_000]],
+)
 def test_parts_of_any_size_are_copied_and_summed(sizes: list[int]) -> None:
     from shardkit.checksums import crc32c
 
