@@ -250,6 +250,32 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
 
 
 @needs_fused
+def test_an_image_is_decoded_alike_after_any_other() -> None:
+    """The weights of an image serve the next one that needs the same."""
+    datas = [jpeg(picture(*shape, seed=i)) for i, shape in enumerate([(40, 60), (40, 60), (60, 40), (40, 60), (9, 9)])]
+    ways: list[dict[str, Any]] = [
+        {"size": 24}, {"size": 24, "exact": True}, {"size": 24, "interpolation": "nearest"},
+        {"size": (24, 12), "exact": True, "interpolation": "lanczos"}, {"size": 24, "color": "gray", "exact": True},
+        {"size": 24, "interpolation": "bicubic", "flip": True}, {"size": 24, "crop": "random"},
+    ]  # fmt: skip
+    alone, together = [], []
+    for way in (*ways, *reversed(ways)):
+        decoder = ImageDecoder(DecodeOptions(**way))
+        draws = decoder.draws(1, np.arange(len(datas)))
+        together.append(np.empty((len(datas), *(decoder.shape or ())), np.uint8))
+        assert decoder.batch_into(datas, together[-1], draws) == []
+    other = ImageDecoder(DecodeOptions(size=3, interpolation="hamming"))
+    for way in (*ways, *reversed(ways)):
+        decoder = ImageDecoder(DecodeOptions(**way))
+        draws = decoder.draws(1, np.arange(len(datas)))
+        for i, data in enumerate(datas):
+            other.array(datas[-1], None)
+            alone.append(decoder.array(data, None if draws is None else draws[i]))
+    for one, two in zip(alone, (image for batch in together for image in batch), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@needs_fused
 def test_threads_do_not_disturb_each_other() -> None:
     datas = [jpeg(picture(60 + 7 * i, 90 + 5 * i, seed=i), progressive=i % 3 == 0) for i in range(24)]
     decoder = ImageDecoder(DecodeOptions(size=40, crop="random", flip=True))

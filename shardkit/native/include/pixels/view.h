@@ -28,6 +28,12 @@ typedef struct {
     int count, cut, samples;
 } ring;
 
+/* All that the weights of a view depend on. */
+typedef struct {
+    box part;
+    int in_height, in_width, divisor, height, width, channels, filter, exact, tall, mirrored, vectors;
+} plan_of;
+
 typedef struct {
     /* what is asked */
     const settings *set;
@@ -41,6 +47,8 @@ typedef struct {
     int top, bottom, left, right, kept, beyond;
 
     int y; /* the next row of the slot */
+    plan_of planned; /* what `scratch` and the above were made for */
+    int is_planned;
     arena scratch;
     taps down, across;
     v8 *pairs;
@@ -125,7 +133,6 @@ static void take_span(view *self, const int *rows, const int *row_counts, const 
     const settings *set = self->set;
     const int last = set->height - 1, mirrored = self->flip & FLIP_HORIZONTAL, left = mirrored ? set->width - 1 : 0,
               right = set->width - 1 - left;
-    self->y = 0;
     self->top = rows[0];
     self->bottom = rows[last] + (row_counts ? row_counts[last] : 1);
     self->left = columns[left];
@@ -411,16 +418,47 @@ static void take_nearest_row(view *self, const ring *from, int have)
 
 /* ----------------------------------------------------------------------------------------------------------- all */
 
-/* What the view needs of an image that was decoded at 1 / divisor. 0, or a reason. */
+static plan_of asked_of(const view *self, int in_height, int in_width, int divisor)
+{
+    const settings *set = self->set;
+    plan_of asked;
+    memset(&asked, 0, sizeof asked); /* what is between the members is compared, too */
+    asked.part = self->part;
+    asked.in_height = in_height;
+    asked.in_width = in_width;
+    asked.divisor = divisor;
+    asked.height = set->height;
+    asked.width = set->width;
+    asked.channels = set->channels;
+    asked.filter = set->filter;
+    asked.exact = set->exact;
+    asked.tall = set->tall;
+    asked.mirrored = self->flip & FLIP_HORIZONTAL;
+    asked.vectors = vectors_allowed;
+    return asked;
+}
+
+/* What the view needs of an image that was decoded at 1 / divisor: as for the image before, if that was asked the same.
+ * 0, or a reason. */
 static const char *plan_view(view *self, int in_height, int in_width, int divisor)
 {
     const settings *set = self->set;
+    const plan_of asked = asked_of(self, in_height, in_width, divisor);
+    const char *reason;
+    self->y = 0;
+    if (self->is_planned && self->scratch.memory != NULL && memcmp(&asked, &self->planned, sizeof asked) == 0)
+        return NULL;
+    self->is_planned = 0;
     self->samples = set->channels == 3 ? 4 : 1;
     if (set->filter == NEAREST)
-        return plan_nearest(self, in_height, in_width);
-    if (set->exact || set->filter == BICUBIC || set->filter == LANCZOS)
-        return plan_precise(self, in_height, in_width, divisor);
-    return plan_smooth(self, in_height, in_width, divisor);
+        reason = plan_nearest(self, in_height, in_width);
+    else if (set->exact || set->filter == BICUBIC || set->filter == LANCZOS)
+        reason = plan_precise(self, in_height, in_width, divisor);
+    else
+        reason = plan_smooth(self, in_height, in_width, divisor);
+    self->planned = asked;
+    self->is_planned = reason == NULL;
+    return reason;
 }
 
 /* What some views need of an image together: rows, columns, rows at once, and columns beyond the last. */
