@@ -2,7 +2,8 @@
 
     python benchmarks/columns.py --images TREE --scratch FOLDER [--count 20000] [--repeats 7] [--rows 1000000 10000000]
 
-A and B alternate in one run, each in a process of its own. Seconds are of the clock and of the processors (user and
+A and B alternate in one run, each in a process of its own; `where()` also with the statistics of the index, which rule
+out shards, switched off. Seconds are of the clock and of the processors (user and
 system, with child processes); ratios are medians over the repeats. Both lists have the same field `json`, so that the
 shards are equal: the one without columns in the index is packed with `typed_tables` switched off.
 """
@@ -29,11 +30,15 @@ import pyarrow.csv
 
 import shardkit
 from shardkit.checksums import crc32c_of_file
+from shardkit.reading import select
 from shardkit.shards.index import ShardRows, write_index
 from shardkit.shards.manifest import ClassEntry, IndexEntry, Manifest, ShardEntry, column_options, encode_manifest
 from shardkit.sources.lists import rows as lists
 
 COLUMNS = {"age": "int64", "score": "float64", "ok": "bool", "city": "string", "taken": "timestamp"}
+INDEX_COLUMNS = {**COLUMNS, "number": "int64"}
+"""Of the indexes for `where()`: also one that rises with the rows."""
+
 PER_SHARD, SHARDS_OF_INDEX = 10_000, 1024
 
 
@@ -81,14 +86,16 @@ def draw_index(prefix: Path, rows: int) -> None:
         own = numbers[first : first + SHARDS_OF_INDEX]
         path = prefix.with_name(f"{prefix.name}.{part:05}.parquet")
         with path.open("wb") as file:
-            write_index(file, (drawn_rows(f"{prefix.name}-{number:06}.tar", number) for number in own), columns=COLUMNS)
+            write_index(
+                file, (drawn_rows(f"{prefix.name}-{number:06}.tar", number) for number in own), columns=INDEX_COLUMNS
+            )
         size = path.stat().st_size
         with path.open("rb") as file:
             index.append(IndexEntry(path.name, len(own), size, f"{crc32c_of_file(file, size):08x}"))
         shards += [ShardEntry(f"{prefix.name}-{n:06}.tar", PER_SHARD, PER_SHARD * 4096, "00000000") for n in own]
     manifest = Manifest(
         samples=rows, bytes=rows * 4096, classes=(ClassEntry("a", rows),), fields=("cls", "jpg"), shards=tuple(shards),
-        index=tuple(index), plan="0" * 32, options=column_options(COLUMNS),
+        index=tuple(index), plan="0" * 32, options=column_options(INDEX_COLUMNS),
     )  # fmt: skip
     prefix.with_name(f"{prefix.name}.json").write_bytes(encode_manifest(manifest))
 
@@ -100,7 +107,8 @@ def drawn_rows(name: str, number: int) -> ShardRows:
     keys = [f"{number:06}_{row:06}" for row in range(PER_SHARD)]
     numbers = {"label": zeros, "offset": each * 4096, "size": zeros + 4096, "image_offset": each * 4096 + 512,
                "image_size": zeros + 3000, "width": zeros + 64, "height": zeros + 64, "crc32c": each}  # fmt: skip
-    return ShardRows(name, keys, [f"{key}.jpg" for key in keys], numbers, columns=table_of(PER_SHARD, number))
+    columns = table_of(PER_SHARD, number).append_column("number", pa.array(number * PER_SHARD + each))
+    return ShardRows(name, keys, [f"{key}.jpg" for key in keys], numbers, columns=columns)
 
 
 EXPRESSIONS: dict[str, Callable[[], Any]] = {
@@ -109,11 +117,15 @@ EXPRESSIONS: dict[str, Callable[[], Any]] = {
     "age and score": lambda: (pc.field("age") > 90) & (pc.field("score") < 0.5),
     "city": lambda: pc.field("city") == "city 7",
     "taken": lambda: pc.field("taken") > pa.scalar(1 << 49, pa.timestamp("us")),
+    "number, 1 % of sorted values": lambda: pc.field("number") < 100_000,
+    "age, 1 % of unsorted values": lambda: pc.field("age") == 99,
 }
 
 
-def where(prefix: str, name: str) -> None:
-    """One expression over all rows."""
+def where(prefix: str, name: str, way: str) -> None:
+    """One expression over all rows, which rules shards out or reads all."""
+    if way == "all":
+        select.excluding = lambda *_: lambda groups: [True] * len(groups)
     shardkit.dataset(prefix).where(EXPRESSIONS[name]()).rows()
 
 
@@ -173,10 +185,11 @@ def main() -> None:
         prefix = asked.scratch / f"rows-{rows}"
         draw_index(prefix, rows)
         for name in EXPRESSIONS:
-            found = [measured("where", str(prefix), name) for _ in range(3)]
-            shown = {kind: statistics.median(each[kind] for each in found) for kind in ("wall", "cpu", "peak_mb")}
-            print(f"where({name}) of {rows:,} rows: {shown['cpu']:.2f} s cpu, {shown['wall']:.2f} s wall, "
-                  f"{shown['peak_mb']:.0f} MB at the peak")  # fmt: skip
+            pairs = [[measured("where", str(prefix), name, way) for way in ("all", "ruled out")] for _ in range(3)]
+            for way, found in zip(("all read", "by ranges"), zip(*pairs, strict=True), strict=True):
+                shown = {kind: statistics.median(each[kind] for each in found) for kind in ("wall", "cpu", "peak_mb")}
+                print(f"where({name}) of {rows:,} rows, {way}: {shown['cpu']:.2f} s cpu, {shown['wall']:.2f} s wall, "
+                      f"{shown['peak_mb']:.0f} MB at the peak")  # fmt: skip
 
 
 if __name__ == "__main__":

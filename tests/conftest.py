@@ -48,6 +48,15 @@ def draw_tree(root: Path, counts: Mapping[str, int], *, size: tuple[int, int] = 
     return root
 
 
+@pytest.fixture(autouse=True, scope="session")
+def fixture_indexed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What indexes of shards elsewhere keep is in a folder of the tests, not in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = str(tmp_path_factory.mktemp("indexed"))
+        patch.setattr("shardkit.shards.indexing.kept.cache_home", lambda: folder)
+        yield
+
+
 @pytest.fixture(name="draw_image", scope="session")
 def fixture_draw_image() -> Callable[..., bytes]:
     """The function `draw_image`."""

@@ -202,6 +202,16 @@ class Skimmed(NamedTuple):
     head: bytes
 
 
+@dataclass(slots=True)
+class SkimState:
+    """Where `Format.skim` begins, and what it knows of what is before: the keys, and records of a tar that hold for all
+    members. It adds to both."""
+
+    at: int = 0
+    keys: set[str] = field(default_factory=set)
+    records: dict[bytes, bytes] = field(default_factory=dict)
+
+
 class Format(Protocol):
     """A shard format."""
 
@@ -323,9 +333,15 @@ class Format(Protocol):
         """What is known about a sample that `read` found in the buffer."""
         ...
 
-    def skim(self, fetch: Fetch, size: int, *, place: str) -> Iterator[Skimmed]:
+    def skim(self, fetch: Fetch, size: int, *, place: str, state: SkimState | None = None) -> Iterator[Skimmed]:
         """The samples of a whole plain shard of `size` bytes, without reading what is in their long fields: by headers
-        and lengths. `fetch` is called with ascending offsets. DamagedError for damage in what was read."""
+        and lengths. state: where to begin, if not at the first byte; it is kept up to date. `fetch` is called with
+        ascending offsets. DamagedError for damage in what was read."""
+        ...
+
+    def find_start(self, data: bytes, left: int) -> int | None:
+        """The first byte of `data` where `skim` may begin, since a sample or a part of one seems to begin there; None
+        if there is none. left: the bytes from the beginning of `data` to the end of the shard."""
         ...
 
     def field_behind(self, buffer: memoryview, end: int, stop: int, key: str, field: str) -> bytes | None:

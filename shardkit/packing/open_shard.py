@@ -6,10 +6,12 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
+import msgspec
+
 from shardkit.formats.format import FormatName
 from shardkit.packing.write.framed import FramedSamples
 from shardkit.packing.write.images import ImageCheck
-from shardkit.packing.write.receipt import Receipt, keep_receipt
+from shardkit.packing.write.receipt import Receipt, keep_receipt, with_columns
 from shardkit.packing.write.sink import BackgroundSink
 from shardkit.packing.write.writer import SampleWriter
 from shardkit.storage.files import whole_file
@@ -49,12 +51,14 @@ class OpenShard:
         self.bytes = self.writer.position
         return count, size
 
-    def close(self) -> Receipt:
-        """Complete the shard."""
+    def close(self, columns: bytes = b"") -> Receipt:
+        """Complete the shard. columns: further columns of its samples, as `encoded_columns` gives them."""
         self.writer.end()
         self.sink.end()
         self._stack.close()
         written = self.writer.written([])
+        if columns:
+            written = msgspec.structs.replace(written, rows=with_columns(written.rows, columns, written.rows.keys))
         return keep_receipt(self.folder, self.name, self.sink, written, digest="", check=self.check, since=self.since)
 
     def _stop(self, *error: object) -> None:

@@ -37,10 +37,13 @@ from shardkit.packing.write.framed import NOT_TAKEN, FramedSamples, Keys, extens
 from shardkit.packing.write.images import ImageCheck
 from shardkit.packing.write.labels import Targets
 from shardkit.sample import IMAGE_FIELDS, MAX_KEY_BYTES, field_of, path_of_text
-from shardkit.shards.manifest import ClassEntry, Manifest, content_options
+from shardkit.shards.columns.types import Types
+from shardkit.shards.columns.values import encoded_columns
+from shardkit.shards.manifest import ClassEntry, Manifest, column_options, content_options
 from shardkit.shards.names import shard_name
 from shardkit.sources.lists.in_memory import TableLike, is_table
 from shardkit.sources.options import TableColumns
+from shardkit.sources.source import Source
 from shardkit.units import parse_bytes
 
 log = logging.getLogger(__name__)
@@ -106,7 +109,8 @@ def write(
     samples: dicts, as for `ShardWriter.write`; or a list of files in memory as for `pack`: a DataFrame of pandas or
     polars, an Arrow table, a dict of columns, or (paths, labels), whose files are stored byte for byte; or the path of
     a file of arrays (.npz, HDF5) without splits. For lists and arrays, classes that `classes` does not name are the
-    sorted names of the labels, as in `pack`. columns: of a list in memory, as for `pack`.
+    sorted names of the labels, and further columns are in the index, as in `pack`. columns: of a list in memory, as for
+    `pack`.
 
     The options and errors are those of `ShardWriter`, for lists and arrays also those of `pack`; an exception of the
     iterable is passed on unchanged. After an error, nothing is written.
@@ -131,7 +135,7 @@ def _write_source(
     source = scan_in_order(given, columns, asked.classes, asked.progress)
     options = options.copy()
     options["classes"] = source.classes or None
-    with ShardWriter(dest, **options) as sink:
+    with _SourceWriter(dest, source, options) as sink:
         for path, sample in samples_of(source):
             sink._put(sample, path)
     return sink.manifest
@@ -154,7 +158,11 @@ class ShardWriter:
 
     @options_from(WriterSettings)
     def __init__(self, dest: str | os.PathLike[str], **options: Unpack[WriterOptions]) -> None:
-        asked = WriterSettings(**options)
+        self._begin(dest, WriterSettings(**options), {})
+
+    def _begin(self, dest: str | os.PathLike[str], asked: WriterSettings, columns: Types) -> None:
+        """Begin the dataset. columns: further ones of the index."""
+        self._columns = columns
         self._format, self._check, self._progress = FORMATS[asked.format], asked.check, asked.progress
         self._max_bytes, self._max_count = parse_bytes(asked.max_bytes), asked.max_count
         self._targets = Targets(class_names(asked.classes))
@@ -170,7 +178,7 @@ class ShardWriter:
         with ExitStack() as stack:
             self._destination, self._delivery = _begun(stack, self._destination, overwrite=asked.overwrite)
             self._pool = stack.enter_context(ThreadPoolExecutor(1, "shardkit-write"))
-            self._index = stack.enter_context(IndexFiles(self._destination))
+            self._index = stack.enter_context(IndexFiles(self._destination, columns=columns))
             self._indexing = stack.enter_context(ThreadPoolExecutor(1, "shardkit-index"))
             self._indexed: list[Future[None]] = []
             self._stack = stack.pop_all()
@@ -322,11 +330,15 @@ class ShardWriter:
             if not shard.samples:  # its first sample was bad, and the caller continued
                 shard.abort()
                 return
-            receipt = shard.close()
+            receipt = shard.close(self._further(self._count - shard.samples, shard.samples))
             self._totals.add(receipt)
             self._indexed.append(self._indexing.submit(self._index.add, receipt.entry))
             self._delivery.deliver(receipt)
             self._delivery.wait_for_room()
+
+    def _further(self, first: int, count: int) -> bytes:
+        """The further columns of some samples, as `encoded_columns` gives them."""
+        return b""
 
     def close(self) -> None:
         """Write the index and the manifest, which completes the dataset. A second call does nothing."""
@@ -389,11 +401,22 @@ class ShardWriter:
             fields=tuple(sorted(totals.fields)),
             shards=entries,
             index=self._index.end(),
-            options={**limits, "shuffle": False, "check": self._check, **labels},
+            options={**limits, "shuffle": False, "check": self._check, **labels} | column_options(self._columns),
             plan=digest.hexdigest(),
         )
         self._destination.commit(manifest, ())
         self._manifest = manifest
+
+
+class _SourceWriter(ShardWriter):
+    """The writer of the samples of a source, whose further columns go into the index."""
+
+    def __init__(self, dest: str | os.PathLike[str], source: Source, options: WriterOptions) -> None:
+        self._table = source.columns
+        self._begin(dest, WriterSettings(**options), source.column_types)
+
+    def _further(self, first: int, count: int) -> bytes:
+        return b"" if self._table is None else encoded_columns(self._table.slice(first, count))
 
 
 def _begun(stack: ExitStack, destination: Destination, *, overwrite: bool) -> tuple[Destination, Delivery]:

@@ -29,9 +29,11 @@ from shardkit.reading.order.derived import (
     weight_samples,
 )
 from shardkit.reading.order.groups import pieces
+from shardkit.shards.columns.ranges import Holds, excluding
 from shardkit.shards.columns.types import PREFIX, type_text
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import pyarrow.compute as pc
 
 log = logging.getLogger(__name__)
@@ -86,21 +88,24 @@ class Where:
         """The rows for which the expression is true."""
         import pyarrow as pa
 
-        names = catalog.index_schema().names
-        used = self._used(names)
-        short = short_names(names)
+        schema = catalog.index_schema()
+        used, short = self._used(schema.names), short_names(schema.names)
         chosen = np.zeros(samples_of(catalog), np.bool_)
-        first = 0
         try:
-            for table in catalog.index_tables(used):
-                numbers = pa.array(np.arange(first, first + len(table)))
+            for rows, table in catalog.candidates(used, self._holds(used, short, schema)):
                 more = {short[name]: table[name] for name in used if name in short}
-                numbered = pa.table({name: table[name] for name in used} | more | {_NUMBER: numbers})
+                numbered = pa.table({name: table[name] for name in used} | more | {_NUMBER: pa.array(rows)})
                 chosen[numbered.filter(self.expression)[_NUMBER].to_numpy()] = True
-                first += len(table)
         except pa.ArrowException as exc:
             raise _wrong_expression(str(exc), catalog) from exc
         return np.flatnonzero(chosen) if before is None else before[chosen[before]]
+
+    def _holds(self, used: Sequence[str], short: Mapping[str, str], schema: pa.Schema) -> Holds:
+        """Which shards may hold a row for which the expression is true, by what the index says of their values."""
+        if "FieldPath" in str(self.expression):  # columns by number, which are not those of the index
+            return lambda groups: [True] * len(groups)
+        names = {name: name for name in used} | {short[name]: name for name in used if name in short}
+        return excluding(self.expression, names, schema)
 
     def _used(self, names: Sequence[str]) -> list[str]:
         """The columns that the expression may use: all whose names are in its text. Other columns are not read."""

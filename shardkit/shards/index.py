@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from shardkit.errors import DatasetError
 from shardkit.sample import MAX_KEY_BYTES
-from shardkit.shards.columns.types import Types, fields_of
+from shardkit.shards.columns.types import PREFIX, Types, fields_of
 from shardkit.shards.columns.values import whole_columns
 from shardkit.shards.quality import BRIGHTNESS, ENTROPY, PHASH, QUALITY, RECORD, SHARPNESS
 
@@ -147,11 +147,22 @@ def table_writer(sink: BinaryIO | io.BytesIO, of: pa.Schema) -> Iterator[Callabl
         "compression": "zstd",
         "use_dictionary": ["shard", "label", "width", "height"],
         "write_page_checksum": True,
-        "write_statistics": ["shard", "label", "width", "height", "size", "image_size"],
+        "write_statistics": [*STATISTICS, *(field.name for field in of if _is_summed(field))],
         "store_schema": True,
     }
     with pq.ParquetWriter(sink, of, **options) as writer:
         yield lambda table: writer.write_table(table, max(1, len(table)))
+
+
+STATISTICS = ("shard", "label", "width", "height", "size", "image_size")
+"""The columns of which the smallest and largest value of each shard are stored, besides further ones of numbers, truth
+values, dates and times."""
+
+
+def _is_summed(field: pa.Field) -> bool:
+    import pyarrow as pa
+
+    return field.name.startswith(PREFIX) and not (pa.types.is_string(field.type) or pa.types.is_nested(field.type))
 
 
 def to_table(rows: ShardRows, *, seek: bool = False, columns: Types | None = None, quality: bool = False) -> pa.Table:

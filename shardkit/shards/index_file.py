@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from shardkit.checksums import crc32c, crc32c_of_file
 from shardkit.errors import ManifestError, NotFoundError, ShardkitError, StorageError
 from shardkit.location import Location
+from shardkit.shards.columns.ranges import Range, ranges_of
 from shardkit.shards.columns.types import PREFIX, types_in
 from shardkit.shards.columns.types import TEXT_BYTES as MOST_TEXT_BYTES
 from shardkit.shards.corrections.overlay import AppliedOverlay
@@ -137,6 +138,17 @@ class IndexFile:
             with self.fetched(run, wanted):
                 for together in self._together(run):
                     yield self._read(together, wanted)
+
+    def ranges(self, group: int, names: Sequence[str]) -> dict[str, Range]:
+        """What the file says of the values that a shard has in some columns, without reading them."""
+        single = {name: self._at[name] for name in names if name in INTEGERS or name in self._further}
+        found = ranges_of(self._about(group), {name: at for name, at in single.items() if self._is_single(name)})
+        if self._overlay is not None:
+            found.pop("label", None)
+        return found
+
+    def _is_single(self, name: str) -> bool:
+        return not self._further.get(name, "").endswith("]")
 
     def numbers(self, name: str, groups: Sequence[int] | None = None) -> Iterator[NDArray[Any]]:
         """A number column of many shards, an array for some successive shards at a time, null as -1."""

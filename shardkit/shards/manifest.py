@@ -253,11 +253,10 @@ def require_beside(manifest: Manifest, place: str) -> None:
     if manifest.elsewhere:
         where = locate(manifest.elsewhere)
         fact = f"this is an index of shards elsewhere ({where}), not a dataset with its own"
-        cure = "write a dataset of its own with 'shardkit convert'" if where.is_local else FAR_CURE
-        raise UsageError(place, fact, cure)
+        raise UsageError(place, fact, OWN_CURE)
 
 
-FAR_CURE = "copy the shards to a disk, and index them there"
+OWN_CURE = "write a dataset of its own with 'shardkit convert'"
 
 
 def require_as_packed(manifest: Manifest, place: str, why: str) -> None:

@@ -27,7 +27,8 @@ logged or included in an error."""
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
     """An object of a store. crc32c: of its content, as 8 hex digits, if the store knows it: some compute it, others
-    keep what `put` was given (see each class). version: changes with the content (an ETag), if the store has one."""
+    keep what `put` was given (see each class). version: changes with the content
+    (an ETag, or else the time of the last change), if the store has one."""
 
     name: str
     bytes: int

@@ -31,7 +31,8 @@ from shardkit.shards.find.find import resolve
 from shardkit.shards.find.shards import SourceLike, find_shards
 from shardkit.shards.find.unfinished import require_finished
 from shardkit.shards.index_file import is_index
-from shardkit.shards.indexing.facts import facts_of
+from shardkit.shards.indexing.facts import facts_of, tell_unversioned
+from shardkit.shards.indexing.kept import keep_read, kept_file, take_kept
 from shardkit.shards.indexing.make import (
     Files,
     Kept,
@@ -111,7 +112,8 @@ def index_shards(
     engine: a `shardkit.Ray` reads each shard on a node of its cluster.
 
     An interrupted run of an index in another folder goes on where it stopped: the shards that it has read are kept,
-    unless their size or version has changed.
+    unless their size or version has changed. So is what a complete run has read, in the user's cache: indexed again,
+    only shards that changed or are new are read.
 
     Raises DatasetError (DamagedError) for the first defect in a shard, DestinationError if a manifest exists, BusyError
     if another run is writing it, NotFoundError, UsageError, StorageError.
@@ -145,13 +147,22 @@ class _How:
         """What is found in each image, and in the field `json`."""
         return {"seek": self.seek, "quality": self.quality, "columns": self.columns}
 
-    def tasks(self, shards: Sequence[Location], *, elsewhere: bool) -> list[ShardTask]:
-        """One for each shard, with what its store says of it if the index is in another folder."""
+    @property
+    def unusual_looks(self) -> tuple[Any, ...]:
+        """What distinguishes the rows from those of an index with the usual columns; empty for one of these."""
+        return (self.seek, self.quality, *self.columns) if self.seek or self.quality or self.columns else ()
+
+    def tasks(self, shards: Sequence[Location], *, elsewhere: bool, threads: int) -> list[ShardTask]:
+        """One for each shard, with what its store says of it if the index is in another folder. threads: those that
+        there are for all."""
         infos: Sequence[ObjectInfo | None] = [None] * len(shards)
         if elsewhere:
-            infos = facts_of(shards, Objects(self.remote))
+            known = facts_of(shards, Objects(self.remote))
+            tell_unversioned(shards, known)
+            infos = known
+        parts = max(1, threads // len(shards))
         return [
-            ShardTask(shard, self.remote, info, whole=self.whole, **self.looks)
+            ShardTask(shard, self.remote, info, whole=self.whole, parts=parts, **self.looks)
             for shard, info in zip(shards, infos, strict=True)
         ]
 
@@ -173,12 +184,17 @@ def _index(
         folder, stem = os.path.split(prefix)
         require_finished(Location("", folder), stem, Disk())
     folder, stem = os.path.split(prefix)
-    tasks = how.tasks(shards, elsewhere=bool(elsewhere))
+    tasks = how.tasks(shards, elsewhere=bool(elsewhere), threads=_threads(shards, where))
     work, name = (os.path.join(folder, work_name(stem)), SPOOL) if elsewhere else (folder, None)
+    kept = kept_file(elsewhere, shards[0].name, *how.unusual_looks) if elsewhere else None
+    if kept is not None:
+        take_kept(kept, os.path.join(work, SPOOL))
     spool = Spool(work, **how.looks, name=name)
     numbers = collect(_kept(spool, tasks, where), tasks, spool, progress)
     made = make_index(spool, numbers, names, prefix=prefix, **how.looks, elsewhere=elsewhere)
     manifest = _commit(prefix, made, before)
+    if kept is not None:
+        keep_read(spool, numbers, kept)
     spool.remove()
     return manifest
 
@@ -196,14 +212,19 @@ def _columns_of(given: Sequence[str] | str) -> tuple[str, ...]:
 def _kept(spool: Spool, tasks: Sequence[ShardTask], where: EngineOptions) -> Iterator[Kept]:
     """Read the shards: from a store with REQUESTS threads, each of which waits for one range at a time."""
     if where.name == "local":
-        far = not tasks[0].shard.is_local
-        threads = REQUESTS if far and where.workers is None else thread_count(where.workers)
-        yield from in_threads(reader_into(spool), tasks, threads)
+        yield from in_threads(reader_into(spool), tasks, _threads([task.shard for task in tasks], where))
         return
     missing = (task for task in tasks if again(spool, task) is None)
     found = over_shards(index_shard, ((task.shard, task) for task in missing), where)
     for task in tasks:
         yield again(spool, task) or keep(spool, task, *next(found))
+
+
+def _threads(shards: Sequence[Location], where: EngineOptions) -> int:
+    """The threads here; one for each shard on the nodes of a cluster."""
+    if where.name != "local":
+        return 1
+    return REQUESTS if not shards[0].is_local and where.workers is None else thread_count(where.workers)
 
 
 def _find(source: SourceLike, where: EngineOptions, remote: Remote) -> Sequence[Location]:

@@ -173,6 +173,7 @@ class UnpackSettings:
     ] = None
     metadata: Annotated[bool, Help("Write labels and columns to metadata.jsonl, a list that pack takes.")] = False
     workers: Threads = None
+    storage_options: StorageOptions = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -436,13 +436,13 @@ def test_a_view_is_found_once_for_the_whole_chain_and_again_after_forget(
     cars: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = list[Any]()
-    tables = catalog.IndexCatalog.index_tables
+    candidates = catalog.IndexCatalog.candidates
 
-    def counted(self: Any, names: Any = None) -> Any:
+    def counted(self: Any, names: Any, holds: Any) -> Any:
         read.append(names)
-        return tables(self, names)
+        return candidates(self, names, holds)
 
-    monkeypatch.setattr(catalog.IndexCatalog, "index_tables", counted)
+    monkeypatch.setattr(catalog.IndexCatalog, "candidates", counted)
     view = shardkit.dataset(cars).where(pc.field("label") == 2)
     expected = len(view)
     decoded = view.decode(size=8)

@@ -16,6 +16,7 @@ import shardkit
 from shardkit.checksums import crc32c
 from shardkit.errors import ManifestError, UsageError
 from shardkit.shards.columns.types import LIST_NUMBERS
+from shardkit.shards.index_file import IndexFile
 
 SAMPLES = 24
 
@@ -174,3 +175,51 @@ def test_a_manifest_whose_columns_are_not_types_by_name_is_damaged(tmp_path: Pat
     found["options"]["columns"] = {"age": "int64", "later": "a type of tomorrow"}
     manifest.write_text(json.dumps(found))
     assert len(shardkit.dataset(prefix).where(pc.field("age") > 20)) == 3
+
+
+@pytest.fixture(scope="module")
+def sorted_ages(tmp_path_factory: pytest.TempPathFactory, table: dict[str, list[Any]]) -> Path:
+    """The photos in the order of their ages, five in a shard."""
+    return packed(table, tmp_path_factory.mktemp("sorted") / "train", shuffle=False)
+
+
+def read_groups(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The row groups of which columns are read from now on."""
+    read, before = list[int](), IndexFile._read
+
+    def noted(self: IndexFile, groups: Any, names: Any) -> Any:
+        read.extend(groups)
+        return before(self, groups, names)
+
+    monkeypatch.setattr(IndexFile, "_read", noted)
+    return read
+
+
+@pytest.mark.parametrize(
+    ("expression", "groups"),
+    [(pc.field("age") > 20, [4]), ((pc.field("age") == 7) | (pc.field("age") < 2), [0, 1]), (pc.field("age") > 99, [])],
+    ids=str,
+)
+def test_rows_of_shards_that_can_not_match_are_not_read(
+    expression: pc.Expression, groups: list[int], sorted_ages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = read_groups(monkeypatch)
+    found = shardkit.dataset(sorted_ages).where(expression)
+    rows = list(found.rows())
+    assert read == groups
+    ages = pq.read_table(f"{sorted_ages}.parquet").filter(pc.field("meta.age").is_valid())["meta.age"].to_pylist()
+    wanted = pa.table({"age": ages}).add_column(0, "row", pa.array(range(len(ages)))).filter(expression)
+    assert rows == wanted["row"].to_pylist()
+
+
+def test_rows_of_parts_and_corrected_rows_are_found_by_their_own_numbers(sorted_ages: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "train"
+    shardkit.convert(sorted_ages, copy)
+    keys = [sample["__key__"] for sample in shardkit.dataset(copy)]
+    shardkit.delete(copy, keys[:6])
+    shardkit.relabel(copy, {keys[-1]: "blue"})
+    both = shardkit.concat([shardkit.dataset(sorted_ages), shardkit.dataset(copy)])
+    assert len(both.where(pc.field("age") > 20)) == 6
+    assert [sample["__key__"] for sample in both.where(pc.field("age") == 7)] == [keys[7], keys[7]]
+    blue = shardkit.dataset(copy).where(pc.field("label") == shardkit.dataset(copy).classes.index("blue"))
+    assert keys[-1] in [sample["__key__"] for sample in blue]

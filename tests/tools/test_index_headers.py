@@ -21,6 +21,7 @@ import shardkit
 from shardkit import DamagedError, DatasetError, StorageError, dataset, index_shards
 from shardkit.cli.main import run
 from shardkit.location import locate
+from shardkit.shards.indexing import kept
 from shardkit.shards.names import work_name
 from shardkit.storage.store import open_store
 from shardkit.storage.stores.memory import MemoryStore
@@ -83,7 +84,7 @@ def test_it_is_measured_and_shown_from_where_the_shards_are(theirs: str, tmp_pat
     assert (tmp_path / "sheet.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("act", ["convert", "unpack", "repair", "export", "upload"])
+@pytest.mark.parametrize("act", ["repair", "export", "upload"])
 def test_what_needs_the_shards_on_a_disk_says_so(act: str, theirs: str, tmp_path: Path) -> None:
     index_shards(f"{theirs}/web-*.tar", out=tmp_path / "mine")
     with pytest.raises(shardkit.UsageError, match=r"shards (are in a store|elsewhere)") as caught:
@@ -92,7 +93,7 @@ def test_what_needs_the_shards_on_a_disk_says_so(act: str, theirs: str, tmp_path
         else:
             getattr(shardkit, act)(tmp_path / "mine", tmp_path / "own")
     assert caught.value.place.startswith(str(tmp_path / "mine"))
-    assert caught.value.cure == "copy the shards to a disk, and index them there"
+    assert caught.value.cure == "write a dataset of its own with 'shardkit convert'"
 
 
 def test_the_whole_shards_give_one_with_checksums(theirs: str, tmp_path: Path) -> None:
@@ -164,6 +165,7 @@ def test_shards_that_were_read_are_not_read_again(
     theirs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ranges: list[tuple[int, int]]
 ) -> None:
     pattern = f"{theirs}/web-{{000000..000002}}.tar"
+    monkeypatch.setattr(kept, "KEPT_BYTES", 0)
     index_shards(pattern, out=tmp_path / "straight" / "web")
     all_ranges = len(ranges)
     with monkeypatch.context() as patch:
@@ -184,6 +186,69 @@ def test_shards_that_were_read_are_not_read_again(
     for name in ("web.json", "web.parquet"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
     assert sorted(os.listdir(tmp_path / "again")) == ["web.json", "web.parquet"]
+
+
+def names_read(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The names of the shards in memory that are read from now on."""
+    names, pieces = set[str](), MemoryStore.pieces
+
+    def noted(self: MemoryStore, name: str, start: int = 0, end: int | None = None) -> Any:
+        names.update([name] if name.endswith(".tar") else [])
+        return pieces(self, name, start, end)
+
+    monkeypatch.setattr(MemoryStore, "pieces", noted)
+    return names
+
+
+def test_only_changed_and_new_shards_are_read_for_the_next_index(
+    theirs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw_image: Any
+) -> None:
+    index_shards(f"{theirs}/web-{{000000..000001}}.tar", out=tmp_path / "web")
+    open_store(locate(theirs)).put("web-000001.tar", io.BytesIO(shard(draw_image, 7)))
+    names, three = names_read(monkeypatch), f"{theirs}/web-{{000000..000002}}.tar"
+    index_shards(three, out=tmp_path / "web", overwrite=True)
+    assert names == {"web-000001.tar", "web-000002.tar"}
+    names.clear()
+    assert len(dataset(three, index="auto")) == index_shards(three, out=tmp_path / "other").samples == 12
+    assert names == set()
+    monkeypatch.setattr(kept, "cache_home", lambda: str(tmp_path / "cache"))
+    index_shards(three, out=tmp_path / "read" / "other")
+    assert names == {f"web-00000{number}.tar" for number in range(3)}
+    for name in ("other.json", "other.parquet"):
+        assert (tmp_path / name).read_bytes() == (tmp_path / "read" / name).read_bytes()
+
+
+def test_other_columns_and_whole_shards_are_not_taken_from_what_was_read(
+    theirs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pattern = f"{theirs}/web-{{000000..000002}}.tar"
+    index_shards(pattern, out=tmp_path / "web")
+    names = names_read(monkeypatch)
+    assert index_shards(pattern, out=tmp_path / "whole", whole=True).has_checksums and len(names) == 3
+    names.clear()
+    assert index_shards(pattern, out=tmp_path / "quality", quality_columns=True).quality_columns and len(names) == 3
+    names.clear()
+    index_shards(pattern, out=tmp_path / "again", quality_columns=True)
+    assert not names
+
+
+def test_what_is_kept_is_not_needed_and_goes_when_it_is_old(
+    theirs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "cache_home", lambda: str(tmp_path / "cache"))
+    folder, pattern = tmp_path / "cache" / "shardkit" / "indexed", f"{theirs}/web-{{000000..000002}}.tar"
+    folder.mkdir(parents=True)
+    (folder / "old").write_bytes(b"")
+    os.utime(folder / "old", (1, 1))
+    index_shards(pattern, out=tmp_path / "web")
+    [file] = folder.iterdir()
+    file.write_bytes(file.read_bytes()[:-10])
+    assert index_shards(pattern, out=tmp_path / "two").samples == 12
+    file.write_bytes(b"something else")
+    assert index_shards(pattern, out=tmp_path / "three").samples == 12
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setattr(kept, "cache_home", lambda: str(tmp_path / "file"))
+    assert index_shards(pattern, out=tmp_path / "four").samples == 12
 
 
 def test_a_shard_that_changed_meanwhile_is_read_again(

@@ -15,12 +15,13 @@ from shardkit.formats.protocol import (
     SampleColumns,
     ShardData,
     Skimmed,
+    SkimState,
     StoredSample,
     shift_errors,
 )
 from shardkit.formats.tar import samples
 from shardkit.formats.tar.headers import GZIP_MAGIC, pad_size
-from shardkit.formats.tar.skim import skim_samples
+from shardkit.formats.tar.skim import find_header, skim_samples
 from shardkit.formats.tar.stream import Readable, stream_samples
 from shardkit.sample import IMAGE_FIELDS
 
@@ -126,9 +127,13 @@ class Tar:
                 image, start, size = name, first, length
         return Description(sample.key, sample.offset, sample.size, sample.fields, image, start, size, cls, "", "")
 
-    def skim(self, fetch: Fetch, size: int, *, place: str) -> Iterator[Skimmed]:
+    def skim(self, fetch: Fetch, size: int, *, place: str, state: SkimState | None = None) -> Iterator[Skimmed]:
         """As `skim.skim_samples`."""
-        return skim_samples(fetch, size, place=place)
+        return skim_samples(fetch, size, place=place, state=state or SkimState())
+
+    def find_start(self, data: bytes, left: int) -> int | None:
+        """As `skim.find_header`."""
+        return find_header(data)
 
     def field_behind(self, buffer: memoryview, end: int, stop: int, key: str, field: str) -> bytes | None:
         """The data of the next member, if it is the field as we write it."""

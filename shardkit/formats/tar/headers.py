@@ -52,6 +52,9 @@ for their content, and a name damaged there would lose a sample silently."""
 
 ZEROS = bytes(BLOCK)
 
+MAGIC, MAGIC_AT = b"ustar", 257
+"""What almost every header has, and where: v7 had none."""
+
 EXTENSIONS = b"xXgLK"
 NO_DATA = b"123456"
 """Links, devices, directories, FIFOs: no data follows them, whatever their size field says (as in Python's tarfile)."""

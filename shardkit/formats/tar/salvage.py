@@ -6,9 +6,16 @@ from collections.abc import Iterator
 
 from shardkit.errors import DamagedError
 from shardkit.formats.protocol import Salvaged, SalvagedSample, ShardData
-from shardkit.formats.tar.headers import BLOCK, Member, cut_member, parse_block, read_member, sample_name
-
-_MAGIC, _MAGIC_AT = b"ustar", 257
+from shardkit.formats.tar.headers import (
+    BLOCK,
+    MAGIC,
+    MAGIC_AT,
+    Member,
+    cut_member,
+    parse_block,
+    read_member,
+    sample_name,
+)
 
 
 def salvage(data: ShardData) -> Salvaged:
@@ -85,9 +92,9 @@ def _members(data: ShardData) -> Iterator[Member | DamagedError]:
 
 def _next_header(data: ShardData, at: int, limit: int) -> int | None:
     """The first byte from `at` on where a header with a correct checksum begins; None if there is none."""
-    found = data.buffer.find(_MAGIC, at + _MAGIC_AT)
+    found = data.buffer.find(MAGIC, at + MAGIC_AT)
     while found >= 0:
-        start = found - _MAGIC_AT
+        start = found - MAGIC_AT
         if start + BLOCK <= limit:
             try:
                 parse_block(bytes(data.buffer[start : start + BLOCK]), place=data.place, offset=start)
@@ -95,5 +102,5 @@ def _next_header(data: ShardData, at: int, limit: int) -> int | None:
                 pass
             else:
                 return int(start)
-        found = data.buffer.find(_MAGIC, found + 1)
+        found = data.buffer.find(MAGIC, found + 1)
     return None

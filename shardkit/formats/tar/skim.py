@@ -7,18 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from shardkit.formats.protocol import Description, Fetch, Skimmed, peeked_bytes
-from shardkit.formats.tar.headers import check_end, cut_member, field_twice, key_again, read_member, sample_name
+from shardkit.errors import DamagedError
+from shardkit.formats.protocol import Description, Fetch, Skimmed, SkimState, peeked_bytes
+from shardkit.formats.tar.headers import (
+    BLOCK,
+    MAGIC,
+    MAGIC_AT,
+    check_end,
+    cut_member,
+    field_twice,
+    key_again,
+    parse_block,
+    read_member,
+    sample_name,
+)
 from shardkit.sample import IMAGE_FIELDS
 
 CLS_BYTES = 4096
 """More bytes in a `cls` are not a label."""
 
 
-def skim_samples(fetch: Fetch, size: int, *, place: str) -> Iterator[Skimmed]:
+def skim_samples(fetch: Fetch, size: int, *, place: str, state: SkimState) -> Iterator[Skimmed]:
     """The samples of a whole tar of `size` bytes, in order, as from `Format.skim`."""
     sample: _Sample | None = None
-    at, shared, seen = 0, dict[bytes, bytes](), set[str]()
+    at, shared, seen = state.at, state.records, state.keys
     while (member := read_member(fetch, at, place=place, shared=shared)) is not None:
         if member.end > size:
             raise cut_member(member, size, place)
@@ -40,6 +52,22 @@ def skim_samples(fetch: Fetch, size: int, *, place: str) -> Iterator[Skimmed]:
     check_end(fetch, at, place)
     if sample is not None:
         yield sample.skimmed()
+
+
+def find_header(data: bytes) -> int | None:
+    """The first block of `data` that is a header; None if there is none."""
+    found = data.find(MAGIC, MAGIC_AT)
+    while found >= 0:
+        start = found - MAGIC_AT
+        if start % BLOCK == 0 and len(data) - start >= BLOCK:
+            try:
+                parse_block(data[start : start + BLOCK], place="", offset=start)
+            except DamagedError:
+                pass
+            else:
+                return start
+        found = data.find(MAGIC, found + 1)
+    return None
 
 
 class _Sample:

@@ -15,6 +15,7 @@ from shardkit.formats.protocol import (
     SampleColumns,
     ShardData,
     Skimmed,
+    SkimState,
     StoredSample,
     shift_errors,
 )
@@ -22,7 +23,7 @@ from shardkit.formats.tar.stream import Readable
 from shardkit.formats.tfrecord import samples, stream
 from shardkit.formats.tfrecord.features import FILENAME, FORMAT, KEY, TEXT
 from shardkit.formats.tfrecord.samples import FieldNames
-from shardkit.formats.tfrecord.skim import skim_samples
+from shardkit.formats.tfrecord.skim import find_record, skim_samples
 from shardkit.sample import IMAGE_FIELDS, text_of_path
 
 if TYPE_CHECKING:
@@ -129,9 +130,14 @@ class Tfrecord:
             sample.key, sample.offset, sample.size, sample.names, image, start, size, cls, path, sample.text
         )
 
-    def skim(self, fetch: Fetch, size: int, *, place: str) -> Iterator[Skimmed]:
+    def skim(self, fetch: Fetch, size: int, *, place: str, state: SkimState | None = None) -> Iterator[Skimmed]:
         """As `skim.skim_samples`."""
-        return skim_samples(fetch, size, place=place, describe=lambda sample: self.describe(None, sample))
+        begin = 0 if state is None else state.at
+        return skim_samples(fetch, size, begin, place=place, describe=lambda sample: self.describe(None, sample))
+
+    def find_start(self, data: bytes, left: int) -> int | None:
+        """As `skim.find_record`."""
+        return find_record(data, left)
 
     def field_behind(self, buffer: memoryview, end: int, stop: int, key: str, field: str) -> bytes | None:
         """Always None: the features of a record have no fixed order."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from shardkit.formats.protocol import Description, Fetch, Skimmed, peeked_bytes
 from shardkit.formats.tfrecord.features import FILENAME, FORMAT, KEY, LABEL, OTHER_KEY, TEXT
-from shardkit.formats.tfrecord.samples import FRAME, HEAD, TfrecordSample, record_size, sample_of
+from shardkit.formats.tfrecord.samples import FRAME, HEAD, TfrecordSample, masked_crc, record_size, sample_of
 
 ENTRY_BYTES = 192
 """Read of each entry at first: its lengths, and a name of up to 128 bytes."""
@@ -23,10 +23,9 @@ _NEEDED = frozenset(name.encode() for name in (KEY, OTHER_KEY, FILENAME, FORMAT,
 
 
 def skim_samples(
-    fetch: Fetch, size: int, *, place: str, describe: Callable[[TfrecordSample], Description]
+    fetch: Fetch, size: int, at: int = 0, *, place: str, describe: Callable[[TfrecordSample], Description]
 ) -> Iterator[Skimmed]:
-    """The samples of a whole shard of `size` bytes, in order, as from `Format.skim`."""
-    at = 0
+    """The samples of a shard of `size` bytes from the record at byte `at` on, in order, as from `Format.skim`."""
     while at < size:
         length = record_size(fetch(at, HEAD), at, size, place)
         data = _Sparse(fetch, at + HEAD, length).read()
@@ -35,6 +34,24 @@ def skim_samples(
         first = found.image_offset - at - HEAD
         yield Skimmed(found, data[first : first + peeked_bytes(found.image_size)] if found.image else b"")
         at += length + FRAME
+
+
+def find_record(data: bytes, left: int) -> int | None:
+    """The first byte of `data` where a record of less than 4 GiB begins: a length with its checksum, which fits into
+    the `left` bytes of the shard. None if there is none."""
+    zeros = data.find(_HIGH, len(_HIGH))
+    while zeros >= 0:
+        start = zeros - len(_HIGH)
+        head = data[start : start + HEAD]
+        fits = start + FRAME + int.from_bytes(head[:8], "little") <= left
+        if fits and len(head) == HEAD and head[8:] == masked_crc(head[:8]):
+            return start
+        zeros = data.find(_HIGH, zeros + 1)
+    return None
+
+
+_HIGH = bytes(4)
+"""The upper half of such a length."""
 
 
 class _Sparse:

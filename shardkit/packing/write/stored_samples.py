@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import msgspec
 
@@ -16,6 +18,7 @@ from shardkit.checksums import crc32c
 from shardkit.errors import DamagedError, DatasetError, NotFoundError
 from shardkit.formats.format import FORMATS, Format
 from shardkit.formats.tfrecord.samples import TfrecordSample, fields_of
+from shardkit.packing.write.stored_far import buffers_of_spans, whole_object
 from shardkit.packing.write.writer import SampleWriter
 from shardkit.sample import IMAGE_FIELDS, fs_text, path_of_member, path_of_text
 from shardkit.storage.files import translated
@@ -31,6 +34,8 @@ class StoredSamples(msgspec.Struct, frozen=True, tag=True):
     (label -1: none; the CRC-32C of its image, -1: not known). If `which` is empty, the sources are read sequentially as
     a whole, and hold exactly these samples. format: of the sources. fields: old field name -> new name, "" to drop the
     field; other fields stay. only: if not empty, the fields (by their old names) to keep.
+    stores: how to open the stores of `sources`, which are URLs then; None for paths. whole_bytes: of sources in stores
+    that are read as a whole.
     """
 
     sources: list[bytes]
@@ -46,6 +51,8 @@ class StoredSamples(msgspec.Struct, frozen=True, tag=True):
     only: list[str]
     corrected: dict[int, tuple[str, bytes]] = {}
     """The number of a sample -> the name and the bytes of a field that replaces the stored one."""
+    stores: dict[str, Any] | None = None
+    whole_bytes: int = 0
 
     def digest(self, salt: str, *, whole: bool) -> str:
         """The digest of everything that determines the shard's bytes. `salt`: of the whole job."""
@@ -54,13 +61,14 @@ class StoredSamples(msgspec.Struct, frozen=True, tag=True):
         return hashlib.blake2b(encoded, digest_size=16).hexdigest()
 
     def watched(self) -> Iterator[bytes]:
-        """The shards to read."""
-        return iter(self.sources)
+        """The shards to read that are files."""
+        return iter(self.sources if self.stores is None else ())
 
     def extent(self) -> tuple[int, int]:
         """(samples, bytes) to read."""
-        size = sum(self.sizes) if self.which else sum(map(os.path.getsize, self.sources))
-        return len(self.keys), size
+        if self.which:
+            return len(self.keys), sum(self.sizes)
+        return len(self.keys), self.whole_bytes or sum(map(os.path.getsize, self.sources))
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Iterator[_StoredSample]]:
@@ -72,22 +80,37 @@ class StoredSamples(msgspec.Struct, frozen=True, tag=True):
         if not self.which:
             yield from self._streamed(form)
             return
-        maps = _Maps(self.sources)
         columns = zip(
-            self.which, self.offsets, self.sizes, self.keys, self.paths, self.labels, self.crcs, strict=True
-        )  # fmt: skip
-        for number, (source, at, size, key, path, label, crc) in enumerate(columns):
-            place, data = maps.opened(source)
-            found = next(form.read(data, place=place, start=at, end=at + size))
+            self.offsets, self.sizes, self.keys, self.paths, self.labels, self.crcs, self._buffers(), strict=True
+        )
+        for number, (at, size, key, path, label, crc, (place, data, base)) in enumerate(columns):
+            found = next(form.read(data, place=place, start=at - base, end=at - base + size, base=base))
             sample = found if isinstance(found, TfrecordSample) else form.fields(data, found)
             _require_as_indexed(found.key, sample, key, crc, place, at)
             yield _StoredSample(self, place, at, key, path, label, sample, size, self.corrected.get(number))
+
+    def _buffers(self) -> Iterator[tuple[str, Any, int]]:
+        """For each sample (place, bytes, where they begin in the shard): the bytes of a shard, or a span of one."""
+        if self.stores is not None:
+            yield from buffers_of_spans(
+                list(map(fs_text, self.sources)), self.which, self.offsets, self.sizes, self.stores
+            )
+            return
+        maps = _Maps(self.sources)
+        for source in self.which:
+            yield *maps.opened(source), 0
+
+    def _opened(self, source: bytes) -> AbstractContextManager[BinaryIO]:
+        """A source as a file that is read from front to back."""
+        if self.stores is None:
+            return open(source, "rb")
+        return io.BytesIO(whole_object(fs_text(source), self.stores))
 
     def _streamed(self, form: Format) -> Iterator[_StoredSample]:
         rows, number = zip(self.keys, self.paths, self.labels, self.crcs, strict=True), itertools.count()
         for source in self.sources:
             place = fs_text(source)
-            with translated(source), open(source, "rb") as file:
+            with translated(source), self._opened(source) as file:
                 read = 0
                 for found, sample in form.stream_stored(file, place=place):
                     corrected = self.corrected.get(next(number)) if self.corrected else None

@@ -15,6 +15,7 @@ from shardkit.reading.stats.record import Recorder
 from shardkit.sample import AnySample
 from shardkit.shards.buffers import ShardFile
 from shardkit.shards.columns.arrays import Values
+from shardkit.shards.columns.ranges import Holds
 from shardkit.shards.columns.types import Types
 from shardkit.shards.manifest import ClassEntry, Manifest
 
@@ -199,6 +200,11 @@ class Catalog(Protocol):
 
     def index_tables(self, names: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The columns of these names, or all, in the order of the rows: a part of the rows at a time."""
+        ...
+
+    def candidates(self, names: Sequence[str], holds: Holds) -> Iterator[tuple[Rows, pa.Table]]:
+        """(rows, their columns of these names) in order, a part at a time, but not those of shards that `holds` rules
+        out, which are not read."""
         ...
 
     def further(self, rows: Rows, types: Types) -> dict[str, Values]:

@@ -32,6 +32,7 @@ from shardkit.reading.blocks.mapped import MappedAccess
 from shardkit.sample import IMAGE_FIELDS
 from shardkit.shards.buffers import ShardFile
 from shardkit.shards.columns.arrays import Values, gathered, values_of
+from shardkit.shards.columns.ranges import Holds
 from shardkit.shards.columns.types import PREFIX, Types, fields_of
 from shardkit.shards.columns.values import completed_table
 from shardkit.shards.corrections.overlay import AppliedOverlay, Overlay
@@ -229,6 +230,16 @@ class IndexCatalog:
                 except ValueError as exc:
                     raise ManifestError(str(self.location), f"the index is damaged: {exc}", INDEX_CURE) from exc
 
+    def candidates(self, names: Sequence[str], holds: Holds) -> Iterator[tuple[Rows, pa.Table]]:
+        """(rows, their columns of these names) in parts, without the shards that `holds` rules out."""
+        places = [self._row_group(number) for number in self.numbers]
+        held: list[bool] = []
+        for index, groups in self._parts(places):
+            held += holds([index.ranges(group, names) for group in groups])
+        shards = np.flatnonzero(held)
+        tables = self._tables_of(names, self.manifest.columns, [places[shard] for shard in shards.tolist()])
+        return _with_rows(tables, self._first[shards], self.counts[shards])
+
     def rows_of(self, key: str) -> list[int]:
         """The row of a key, found by the checksums of all keys, which are kept from the first call on."""
         with self._lock:
@@ -413,6 +424,20 @@ class IndexCatalog:
         return open_index_at(
             self._objects, place, entry, shards, again=self._verify, whole=self._whole, overlay=overlay
         )
+
+
+def _with_rows(
+    tables: Iterable[pa.Table], firsts: NDArray[np.int64], counts: NDArray[np.int64]
+) -> Iterator[tuple[Rows, pa.Table]]:
+    """Each table with its rows. The tables together are of runs of rows: `counts` from each of `firsts` on."""
+    ends = np.cumsum(counts)
+    shifts, begin = firsts - (ends - counts), 0
+    for table in tables:
+        end = begin + len(table)
+        first, last = np.searchsorted(ends, [begin, end - 1], side="right")
+        inside = np.minimum(ends[first : last + 1], end) - np.maximum((ends - counts)[first : last + 1], begin)
+        yield np.arange(begin, end) + np.repeat(shifts[first : last + 1], np.maximum(inside, 0)), table
+        begin = end
 
 
 def key_sum(key: str) -> int:

@@ -15,6 +15,7 @@ from shardkit.reading.order.groups import pieces
 from shardkit.sample import AnySample
 from shardkit.shards.buffers import ShardFile
 from shardkit.shards.columns.arrays import Values, gathered, nothing
+from shardkit.shards.columns.ranges import Holds, Ranges
 from shardkit.shards.columns.types import PREFIX, Types, fields_of, joined_types, types_in
 from shardkit.shards.columns.values import completed_table
 from shardkit.shards.index import as_numpy
@@ -106,19 +107,36 @@ class CombinedCatalog:
 
     def index_tables(self, names: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The indexes of all parts in turn, with the labels of the whole. A column that a part lacks is null there."""
-        import pyarrow as pa
-
         schema = self.index_schema()
-        types = types_in(schema)
         wanted = schema.names if names is None else names
-        for part, relabel in zip(self.parts, self.relabel, strict=True):
+        for number, part in enumerate(self.parts):
             own = part.index_schema().names
             for table in part.index_tables([name for name in wanted if name in own] or ["label"]):
-                columns = {name: table[name] if name in own else None for name in wanted}
-                if "label" in columns:
-                    columns["label"] = pa.chunked_array([relabel[as_numpy(table["label"])]])
-                nulls = {name: pa.nulls(len(table), schema.field(name).type) for name in wanted if name not in own}
-                yield completed_table(pa.table(columns | nulls), wanted, types)
+                yield self._of_whole(number, table, wanted, schema)
+
+    def candidates(self, names: Sequence[str], holds: Holds) -> Iterator[tuple[Rows, pa.Table]]:
+        """As of each part in turn. Labels rule nothing out: those of a part are not those of the whole."""
+
+        def of_part(groups: Sequence[Ranges]) -> Sequence[bool]:
+            return holds([{name: of for name, of in ranges.items() if name != "label"} for ranges in groups])
+
+        schema = self.index_schema()
+        for number, part in enumerate(self.parts):
+            own = part.index_schema().names
+            for rows, table in part.candidates([name for name in names if name in own] or ["label"], of_part):
+                yield rows + self.starts[number], self._of_whole(number, table, names, schema)
+
+    def _of_whole(self, part: int, table: pa.Table, names: Sequence[str], schema: pa.Schema) -> pa.Table:
+        """Columns of a part as those of the whole."""
+        import pyarrow as pa
+
+        own = table.column_names
+        columns = {
+            name: table[name] if name in own else pa.nulls(len(table), schema.field(name).type) for name in names
+        }
+        if "label" in names:
+            columns["label"] = pa.chunked_array([self.relabel[part][as_numpy(table["label"])]])
+        return completed_table(pa.table(columns), names, types_in(schema))
 
     def further(self, rows: Rows, types: Types) -> dict[str, Values]:
         """The values of some rows in further columns, null in a part that has no such column."""

@@ -17,6 +17,7 @@ from shardkit.reading.blocks.prefetch import NoPrefetch
 from shardkit.sample import AnySample, field_of, fs_text, text_of_path
 from shardkit.shards.buffers import ShardFile
 from shardkit.shards.columns.arrays import Values, nothing
+from shardkit.shards.columns.ranges import Holds
 from shardkit.shards.columns.types import Types
 from shardkit.shards.manifest import ClassEntry, Manifest
 from shardkit.sources.source import Source, find_splits, scan_tree
@@ -82,6 +83,10 @@ class TreeCatalog:
         found = self.index_schema()
         schema = pa.schema([found.field(name) for name in wanted])
         yield pa.table({name: columns[name]() for name in wanted}, schema=schema)
+
+    def candidates(self, names: Sequence[str], holds: Holds) -> Iterator[tuple[NDArray[np.int64], pa.Table]]:
+        """All rows: nothing is known of them before."""
+        return ((np.arange(len(table)), table) for table in self.index_tables(names))
 
     def further(self, rows: NDArray[np.int64], types: Types) -> dict[str, Values]:
         """Nothing: a tree has no further columns."""

@@ -17,7 +17,7 @@ from shardkit.shards.find.owner import Meant, require_not_index, with_manifest
 from shardkit.shards.find.pattern import is_ambiguous, is_numbered
 from shardkit.shards.find.shards import SourceLike, shards_of
 from shardkit.shards.find.version import asked_version, at_version
-from shardkit.shards.manifest import FAR_CURE, Manifest
+from shardkit.shards.manifest import OWN_CURE, Manifest
 from shardkit.shards.names import base_of_index, datasets_in, is_manifest_name, manifest_name, without_versions
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def resolve(source: SourceLike, remote: Remote | None = None) -> Found:
         far = found.manifest.shards_beside(found.location).parent
         if not far.is_local:
             fact = f"its shards are in a store ({far}), and this needs them on a disk"
-            raise UsageError(str(found.location), fact, FAR_CURE)
+            raise UsageError(str(found.location), fact, OWN_CURE)
     return found
 
 
@@ -57,6 +57,14 @@ def resolve_with(index: str | os.PathLike[str], source: SourceLike, remote: Remo
         fact = f"{locate(place)} is an index of other shards: {other} is not among them"
         raise UsageError("index", fact, "make one of these with 'shardkit index --out'")
     return replace(whole, numbers=None if kept == tuple(range(len(whole.manifest.shards))) else kept)
+
+
+def require_near(shards: Sequence[Location]) -> None:
+    """UsageError for shards in a store without a manifest, where it is needed to read them by ranges."""
+    far = next((shard for shard in shards if not shard.is_local), None)
+    if far is not None:
+        cure = "make an index of them with 'shardkit index --out DIR', and name DIR; or copy them to a disk"
+        raise UsageError(str(far), "shards in a store that have no manifest can't be read by this", cure)
 
 
 def _same(shard: Location) -> str:

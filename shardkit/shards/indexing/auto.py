@@ -24,7 +24,8 @@ from shardkit.events import Progress, ProgressFn
 from shardkit.location import Location
 from shardkit.sample import fs_text
 from shardkit.shards.find.found import Found
-from shardkit.shards.indexing.facts import facts_of
+from shardkit.shards.indexing.facts import facts_of, tell_unversioned
+from shardkit.shards.indexing.kept import keep_read, kept_file, take_kept
 from shardkit.shards.indexing.make import (
     collect,
     folder_elsewhere,
@@ -135,13 +136,18 @@ def _made(
     elsewhere: str,
 ) -> Manifest:
     _remove_unused(folder)
-    tasks = [ShardTask(shard, remote, info) for shard, info in zip(shards, infos, strict=True)]
-    spool = Spool(folder, name=SPOOL)
+    tell_unversioned(shards, infos)
     threads = cores() if shards[0].is_local else REQUESTS
+    parts = max(1, threads // len(shards))
+    tasks = [ShardTask(shard, remote, info, parts=parts) for shard, info in zip(shards, infos, strict=True)]
+    kept = kept_file(elsewhere, shards[0].name)
+    take_kept(kept, os.path.join(folder, SPOOL))
+    spool = Spool(folder, name=SPOOL)
     with _shown(len(shards), elsewhere, sum(info.bytes for info in infos)) as progress:
         numbers = collect(in_threads(reader_into(spool), tasks, threads), tasks, spool, progress)
     made = make_index(spool, numbers, None, prefix=os.path.join(folder, STEM), elsewhere=elsewhere)
     write_made(folder, STEM, made)
+    keep_read(spool, numbers, kept)
     spool.remove()
     return made.manifest
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
@@ -10,6 +11,8 @@ from shardkit.location import Location
 from shardkit.shards.objects import Objects, has_lists
 from shardkit.storage.store import ObjectInfo
 from shardkit.threads import in_threads
+
+log = logging.getLogger(__name__)
 
 ASKED = 64
 """Questions to a store at a time."""
@@ -35,6 +38,17 @@ def facts_of(shards: Sequence[Location], objects: Objects) -> list[ObjectInfo]:
         return known.get(shard.name) or store.info(shard.name)
 
     return list(in_threads(fact, shards, ASKED if len(known) < len(shards) else 1))
+
+
+def tell_unversioned(shards: Sequence[Location], infos: Sequence[ObjectInfo]) -> None:
+    """Say once of all shards that changes go unnoticed where the store does not say when or how one was written."""
+    without = [shard for shard, info in zip(shards, infos, strict=True) if info.version is None]
+    if without:
+        what = f"{len(without):,} shards" if len(without) > 1 else without[0].name
+        log.warning(
+            "%s: the server gives neither ETag nor Last-Modified for %s: that one was replaced by another of the same "
+            "size can't be noticed", shards[0].parent, what,
+        )  # fmt: skip
 
 
 def _listed(shards: Sequence[Location], objects: Objects) -> dict[str, ObjectInfo]:

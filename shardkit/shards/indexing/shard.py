@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from threading import BoundedSemaphore
 from typing import Any
@@ -19,6 +19,7 @@ from shardkit.sample import path_of_member
 from shardkit.shards.class_names import ShardLabels, shard_labels, two_names
 from shardkit.shards.columns.of_json import texts_of
 from shardkit.shards.index import QUALITY_TYPES, ShardRows
+from shardkit.shards.indexing.parts import parts_of, skimmed_in_parts
 from shardkit.shards.manifest import ShardEntry
 from shardkit.shards.objects import Objects
 from shardkit.shards.quality import quality_of_images
@@ -40,7 +41,7 @@ _whole = BoundedSemaphore(cores())
 class ShardTask:
     """A shard to index. info: what its store says of it; None for a file. whole: read all of it, for the checksums and
     the sizes of all images. seek, quality: find the seek points, the quality of the images; columns: of values in the
-    field `json`, to be kept as JSON texts; all of it is needed."""
+    field `json`, to be kept as JSON texts; all of it is needed. parts: ranges of it that are read at a time."""
 
     shard: Location
     remote: Remote
@@ -49,6 +50,7 @@ class ShardTask:
     seek: bool = False
     quality: bool = False
     columns: tuple[str, ...] = ()
+    parts: int = 1
 
     @property
     def reads_all(self) -> bool:
@@ -80,13 +82,23 @@ def index_shard(task: ShardTask) -> tuple[IndexedShard, ShardRows]:
         return _index_whole(task)
     objects = Objects(task.remote)
     store, name, info = objects.patient(task.shard.parent), task.shard.name, task.info
-    windows = Windows(lambda start, end: bytes(read(store, name, start, end)), info.bytes)
-    head = windows(0, HEAD_BYTES)
+
+    def windows() -> Windows:
+        return Windows(lambda start, end: bytes(read(store, name, start, end)), info.bytes)
+
+    first = windows()
+    head = first(0, HEAD_BYTES)
     form = format_of_name(name) or format_of_head(head)
     if task.reads_all or not head or is_packed_as(form, head[:12]):
         with _whole:
             return _index_whole(task, objects)
-    return _index_headers(task, info, form, windows)
+    parts = parts_of(info.bytes, task.parts)
+    return _index_headers(
+        task,
+        info,
+        form,
+        lambda place: skimmed_in_parts(FORMATS[form], first, windows, info.bytes, place=place, parts=parts),
+    )
 
 
 def _index_whole(task: ShardTask, objects: Objects | None = None) -> tuple[IndexedShard, ShardRows]:
@@ -111,7 +123,7 @@ def _index_whole(task: ShardTask, objects: Objects | None = None) -> tuple[Index
 
 
 def _index_headers(
-    task: ShardTask, info: ObjectInfo, form: FormatName, windows: Windows
+    task: ShardTask, info: ObjectInfo, form: FormatName, skim: Callable[[str], Iterator[Skimmed]]
 ) -> tuple[IndexedShard, ShardRows]:
     extents: list[tuple[int, int]] = []
 
@@ -122,7 +134,7 @@ def _index_headers(
 
     place = str(task.shard)
     content = ShardContent(place, info.bytes, info.bytes, gzip=False)
-    read_described(content, described(FORMATS[form].skim(windows, info.bytes, place=place)))
+    read_described(content, described(skim(place)))
     if content.error is not None:
         raise content.error
     return _indexed(task, content, form, "", info.version), _rows(task.shard.name, content, extents)

@@ -14,7 +14,7 @@ import os
 import tempfile
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
 from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -60,6 +60,7 @@ class Spool:
         weakref.finalize(self, self._file.close)
         self._lock = Lock()
         self._bodies: list[tuple[int, int]] = []
+        self._records: list[tuple[int, int]] = []
         self._shards: list[IndexedShard] = []
         self._numbers: dict[str, int] = {}
         self._end = 0
@@ -76,7 +77,7 @@ class Spool:
 
         table = to_table(rows, seek=self._seek, quality=self._quality, columns=self._columns).drop_columns(["shard"])
         sink = io.BytesIO()
-        with pa.ipc.new_stream(sink, table.schema) as writer:
+        with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
             writer.write_table(table)
         head, body = _encoded(key, shard), sink.getbuffer()
         frame = _FRAME.pack(len(head), len(body), crc32c(body, crc32c(head)))
@@ -118,6 +119,18 @@ class Spool:
             data = self._file.read(size)
         return pa.ipc.open_stream(data).read_all()
 
+    def bytes_of(self, numbers: Iterable[int]) -> int:
+        """The bytes of some shards in the file."""
+        return sum(self._records[number][1] for number in numbers)
+
+    def copy(self, numbers: Iterable[int], file: BinaryIO) -> None:
+        """Write some shards to another file, which is then a spool too."""
+        for start, size in map(self._records.__getitem__, numbers):
+            with self._lock, translated(self._folder):
+                self._file.seek(start)
+                record = self._file.read(size)
+            file.write(record)
+
     def remove(self) -> None:
         """Remove the file, whose shards are in an index now."""
         self._file.close()
@@ -127,6 +140,7 @@ class Spool:
 
     def _note(self, key: str, shard: IndexedShard, head: int, body: int) -> int:
         self._bodies.append((self._end + _FRAME.size + head, body))
+        self._records.append((self._end, _FRAME.size + head + body))
         self._shards.append(shard)
         self._numbers[key] = len(self._shards) - 1
         self._end += _FRAME.size + head + body

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
@@ -43,7 +44,8 @@ class RemoteStore:
 
     crc32c of an object: `put` writes it into the object's metadata (`x-amz-meta-crc32c` and the like), and `info`
     returns it; it was computed by the writer, not by the store. Checksums that S3 and GCS compute themselves are not
-    in obstore's answers. In `list` it is None. A web server has none. version is the ETag.
+    in obstore's answers. In `list` it is None. A web server has none. version is the ETag, or else
+    the time of the last change.
 
     `list` requests the names from the prefix on, and stops after the last match.
 
@@ -295,7 +297,14 @@ def _is_behind(path: str, prefix: str) -> bool:
 
 def _version(meta: Any) -> str | None:
     version: str | None = meta.get("e_tag") or meta.get("version")
-    return version
+    return version or version_of_time(meta["last_modified"])
+
+
+def version_of_time(modified: datetime | None) -> str | None:
+    """A version for what a server only says when it was written: in seconds since 1970. None if it does not say that
+    either, for which obstore gives the beginning of 1970."""
+    seconds = 0 if modified is None else int(modified.timestamp())
+    return f"modified {seconds}" if seconds > 0 else None
 
 
 def beyond_end(place: str, start: int, end: int | None, size: int) -> StorageError:

@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlsplit
@@ -23,7 +23,7 @@ from urllib.parse import quote, urlsplit
 from shardkit.errors import ShardkitError, StorageError, TransientError, UsageError, redacted
 from shardkit.location import Location
 from shardkit.storage.store import ObjectInfo, StorageOptions, Store, require_name
-from shardkit.storage.stores.cloud import PIECE_BYTES, RemoteStore, beyond_end
+from shardkit.storage.stores.cloud import PIECE_BYTES, RemoteStore, beyond_end, version_of_time
 from shardkit.storage.stores.cloud_errors import answer_error, redirect_error
 from shardkit.storage.stores.cloud_options import web_options
 
@@ -44,7 +44,8 @@ def open_web(root: Location, options: StorageOptions) -> Store:
 
 
 class WebStore:
-    """The objects below `root` on a web server. It is read-only, and can't be listed. version is the ETag."""
+    """The objects below `root` on a web server. It is read-only, and can't be listed. version is the ETag, or else
+    the time of the last change, if the server has one of them."""
 
     def __init__(self, root: Location, options: StorageOptions) -> None:
         self.root = root
@@ -65,13 +66,14 @@ class WebStore:
         raise TypeError("a store goes to another process as its location and options")
 
     def info(self, name: str) -> ObjectInfo:
-        """The size and ETag of an object: one HEAD request."""
+        """The size and version of an object: one HEAD request."""
         with self._answer(name, "HEAD") as found:
             size = found.headers.get("Content-Length")
             if size is None:
                 fact = "the server does not report the size of the object"
                 raise StorageError(self._place(name), fact, "use a server that answers HEAD with Content-Length")
-            return ObjectInfo(name, int(size), None, found.headers.get("ETag"))
+            version = found.headers.get("ETag") or version_of_time(_time(found.headers.get("Last-Modified")))
+            return ObjectInfo(name, int(size), None, version)
 
     def pieces(self, name: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         """The bytes start … end - 1, by one GET request."""
@@ -183,6 +185,14 @@ def after_seconds(value: str | None) -> float:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     except ValueError:  # not a date either: as if the header were absent
         return 0.0
+
+
+def _time(value: str | None) -> datetime | None:
+    """The time in a header; None if there is none."""
+    try:
+        return None if value is None else parsedate_to_datetime(value)
+    except ValueError:
+        return None
 
 
 def _count(found: http.client.HTTPResponse, place: str, start: int, end: int | None) -> int | None:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import DatasetError, DestinationError, UsageError
+from shardkit.errors import DatasetError, DestinationError, ShardkitError, UsageError
 from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.formats.format import FORMATS, Format
 from shardkit.location import Location, locate
@@ -55,7 +55,9 @@ from shardkit.shards.manifest import (
     with_fields,
 )
 from shardkit.shards.names import shard_name, skipped_beside
+from shardkit.shards.objects import Objects
 from shardkit.shards.seek import keeps_seek_points
+from shardkit.storage.access import Remote
 from shardkit.tools.convert.layout import Changes, Layout, changes_of, layout_of, require_fields
 from shardkit.tools.convert.rows import Stored, StoredRows, open_stored
 from shardkit.tools.settings import ConvertSettings
@@ -88,6 +90,7 @@ def convert(
     """Write the samples of a dataset to new shards, with an index and a manifest.
 
     source: as for `dataset()`: a prefix, manifest, glob or list of shards, with or without a manifest, gzip included.
+    Shards in a store need a manifest or an index (`index_shards(…, out=)`, whose prefix is then the source).
     dest: the prefix of the new file names, as for `pack`.
     format: of the new shards (default: unchanged).
     max_bytes, max_count: cut the samples into shards within these limits; shuffle, seed: put them in a random order.
@@ -95,7 +98,8 @@ def convert(
     rename: old -> new names of fields; drop: fields to omit; fields: the only fields to keep. Renaming comes last. A
     sample without such a field is kept as it is.
     workers: processes (default: one per core). engine: where they run, "local" or a `shardkit.Ray`, as for `pack`.
-    overwrite: replace another dataset at `dest`. work, storage_options: for a bucket, as for `pack`.
+    overwrite: replace another dataset at `dest`. work, storage_options: for a bucket, as for `pack`; storage_options
+    also for the store of the source.
     progress: called now and then, from any thread.
 
     Returns the manifest. Run again after an interruption, it keeps the finished shards; after success, it writes
@@ -104,17 +108,20 @@ def convert(
     """
     changes = changes_of(rename or {}, drop, fields)
     where = engine_options(engine, workers)
-    stored = open_stored(source, threads=cores() if workers is None else workers)
+    stored = open_stored(source, threads=cores() if workers is None else workers, remote=Remote(storage_options))
     form = FORMATS[_known(format or stored.format)]
     require_fields(changes, stored)
     own = os.path.splitext((stored.place or stored.shards[0]).path)[0]
-    destination = destinations_of(locate(dest), own, None, work=work, options=storage_options)[""]
+    place = locate(dest)
+    for_dest = None if place.is_local and stored.is_far else storage_options  # else they are for the source alone
+    destination = destinations_of(place, own, None, work=work, options=for_dest)[""]
     limits = None if max_bytes is None and max_count is None and not shuffle else (max_bytes, max_count, shuffle, seed)
     with ExitStack() as stack:
         lock = stack.enter_context(destination.locked())
         destination = check_free(destination, overwrite=overwrite)
         run = stack.enter_context(open_engine(where, [lock.fd]))
-        job = _Conversion(stored, form, changes, destination, layout_of(stored, form, changes, destination, limits))
+        layout = layout_of(stored, form, changes, destination, limits)
+        job = _Conversion(stored, form, changes, destination, layout, dict(storage_options or {}))
         return job.find_finished(overwrite=overwrite) or job.run(run, progress)
 
 
@@ -129,9 +136,16 @@ class _Conversion:
     """A planned conversion."""
 
     def __init__(
-        self, stored: Stored, form: Format, changes: Changes, destination: Destination, layout: Layout
+        self,
+        stored: Stored,
+        form: Format,
+        changes: Changes,
+        destination: Destination,
+        layout: Layout,
+        options: dict[str, Any],
     ) -> None:
-        self.stored, self.format, self.changes = stored, form, changes
+        """options: how to open the store of the shards, if they are in one."""
+        self.stored, self.format, self.changes, self.options = stored, form, changes, options
         self.destination, self.layout = destination, layout
         keeps = changes.keep_label
         self.seek_points = keeps_seek_points(stored.manifest)
@@ -183,7 +197,8 @@ class _Conversion:
         if since is None:
             log.warning("%s: not converted on this machine: shards are compared by what their manifest says", place)
             since = sys.maxsize
-        newer = next((shard for shard in self.stored.shards if os.stat(shard.path).st_mtime_ns > since), None)
+        near = () if self.stored.is_far else self.stored.shards  # of others, the digest has the versions
+        newer = next((shard for shard in near if os.stat(shard.path).st_mtime_ns > since), None)
         if newer is not None:
             raise DestinationError(place, f"this dataset is out of date: {newer} was changed later", OVERWRITE)
         log.info("%s: already converted and complete; nothing was written", place)
@@ -192,8 +207,10 @@ class _Conversion:
 
     def _is_source(self, manifest: Location) -> bool:
         here = self.stored.place
-        if here is None or not manifest.is_local:
+        if here is None or manifest.is_local != here.is_local:
             return False
+        if not here.is_local:
+            return here == manifest
         return os.path.realpath(here.path) == os.path.realpath(manifest.path)
 
     def run(self, engine: Engine, progress: ProgressFn) -> Manifest:
@@ -240,12 +257,15 @@ class _Conversion:
             yield self._task(shard.name, used.tolist(), rows, np.searchsorted(used, sources))
 
     def _task(self, name: str, sources: Sequence[int], rows: StoredRows, which: NDArray[np.int64]) -> ShardTask:
-        paths = [os.fsencode(os.path.abspath(self.stored.shards[number].path)) for number in sources]
+        far, shards = self.stored.is_far, [self.stored.shards[number] for number in sources]
+        paths = [os.fsencode(shard.url if far else os.path.abspath(shard.path)) for shard in shards]
         labels = rows.labels.tolist() if self.changes.keep_label else [-1] * len(rows.keys)
         samples = StoredSamples(
             sources=paths, which=which.tolist(), offsets=rows.offsets.tolist(), sizes=rows.sizes.tolist(),
             keys=rows.keys, paths=rows.paths, labels=labels, crcs=rows.crcs.tolist(), format=self.stored.format,
             fields=dict(self.changes.names), only=list(self.changes.only), corrected=rows.corrected,
+            stores=self.options if far else None,
+            whole_bytes=sum(self.stored.files[number].bytes for number in sources) if far else 0,
         )  # fmt: skip
         columns = b"" if rows.columns is None else encoded_columns(rows.columns)
         salt = self.layout.digest + (hashlib.blake2b(columns, digest_size=16).hexdigest() if columns else "")
@@ -293,11 +313,11 @@ class _Conversion:
         manifest, place = self.stored.manifest, self.stored.place
         if not self.layout.same or manifest is None or place is None or not manifest.skipped:
             return []
-        path = place.sibling(skipped_beside(file_names(manifest), place.name.removesuffix(".json"))).path
+        path = place.sibling(skipped_beside(file_names(manifest), place.name.removesuffix(".json")))
         try:
-            with open(path, "rb") as file:
-                return [Skipped(item["path"], item["reason"]) for item in json.load(file)]
-        except (OSError, ValueError, KeyError, TypeError):  # informational only: the samples do not depend on it
+            told = json.loads(Objects(Remote(self.options)).small(path))
+            return [Skipped(item["path"], item["reason"]) for item in told]
+        except (ShardkitError, ValueError, KeyError, TypeError):  # informational only: the samples do not depend on it
             log.warning("%s: the list of skipped files is missing or damaged", path)
             return []
 

@@ -123,7 +123,11 @@ def _digest(stored: Stored, form: Format, changes: Changes, destination: Destina
     digest = hashlib.blake2b(repr(what).encode(), digest_size=16)
     for number, shard in enumerate(stored.shards):
         entry = None if stored.manifest is None else stored.manifest.shards[number]
-        known = os.path.getsize(shard.path) if entry is None else (entry.bytes, entry.crc32c)
+        known: object = (entry.bytes, entry.crc32c) if entry is not None else None
+        if stored.files and stored.files[number].crc32c < 0:  # elsewhere: no checksum, but a version
+            known = (stored.files[number].bytes, stored.files[number].version)
+        elif known is None:
+            known = stored.files[number].bytes if stored.is_far else os.path.getsize(shard.path)
         digest.update(repr((shard.name, known)).encode())
     return digest.hexdigest()
 

@@ -15,6 +15,7 @@ from shardkit.formats.format import FORMATS, Description, Format, format_of_head
 from shardkit.location import Location
 from shardkit.reading.blocks.catalog import IndexCatalog
 from shardkit.sample import NO_LABEL, label_of, path_of_member
+from shardkit.shards.buffers import ShardFile, require_size, require_version
 from shardkit.shards.class_names import (
     Mixed,
     ShardLabels,
@@ -24,10 +25,13 @@ from shardkit.shards.class_names import (
     two_names,
 )
 from shardkit.shards.columns.types import Types
-from shardkit.shards.find.find import resolve
+from shardkit.shards.find.find import require_near, resolve
 from shardkit.shards.find.shards import SourceLike
+from shardkit.shards.indexing.facts import facts_of
 from shardkit.shards.keys import require_unique
 from shardkit.shards.manifest import ClassEntry, Manifest
+from shardkit.shards.objects import Objects
+from shardkit.storage.access import Remote
 from shardkit.storage.files import size_of, translated
 from shardkit.storage.mapped import check_each, map_whole
 from shardkit.threads import in_threads
@@ -77,27 +81,35 @@ class Stored:
     manifest: Manifest | None = None
     place: Location | None = None
     columns: Types = field(default_factory=dict)
+    files: Sequence[ShardFile] = ()
+    """What the manifest says of the shards; empty without one."""
+
+    @property
+    def is_far(self) -> bool:
+        """Whether the shards are in a store."""
+        return not self.shards[0].is_local
 
     @property
     def bytes(self) -> int:
         """Total bytes of the shards."""
+        if self.is_far:
+            return sum(file.bytes for file in self.files)
         return sum(size_of(shard.path) or 0 for shard in self.shards)
 
 
-def open_stored(source: SourceLike, *, threads: int) -> Stored:
-    """Open what `source` names. Shards without a manifest are read once.
+def open_stored(source: SourceLike, *, threads: int, remote: Remote) -> Stored:
+    """Open what `source` names. Shards without a manifest, which must be on a disk, are read once.
 
     Raises UsageError for a class directory, NotFoundError, DamagedError, ManifestError, StorageError.
     """
-    found = resolve(source)
+    found = resolve(source, remote)
     found.require_dataset("make one with 'shardkit pack'")
     if found.manifest is None or found.location is None:
+        require_near(found.shards)
         return _scanned(found.shards, threads)
-    catalog = IndexCatalog(found.manifest, found.location, shards=found.numbers)
+    catalog = IndexCatalog(found.manifest, found.location, shards=found.numbers, remote=remote)
     shards = [file.location for file in catalog.files()]
-    for file in catalog.files():
-        if not os.path.exists(file.location.path):
-            raise NotFoundError(file.url, "the shard is missing", "restore it, or check with 'shardkit verify'")
+    _require_there(catalog.files(), remote)
     packed = any(found.manifest.unpacked_bytes)
 
     def rows(number: int) -> StoredRows:
@@ -118,8 +130,21 @@ def open_stored(source: SourceLike, *, threads: int) -> Stored:
         manifest = None  # it covers more than what is converted
     return Stored(
         shards, found.manifest.shard_format, classes, found.manifest.fields, catalog.counts, rows, packed,
-        catalog.plain and found.manifest.plan != "", manifest, found.location, found.manifest.columns,
+        catalog.plain and found.manifest.plan != "", manifest, found.location, found.manifest.columns, catalog.files(),
     )  # fmt: skip
+
+
+def _require_there(files: Sequence[ShardFile], remote: Remote) -> None:
+    """NotFoundError for a shard that is missing; ManifestError for one in a store that was replaced since."""
+    if files and not files[0].location.is_local:
+        infos = facts_of([file.location for file in files], Objects(remote))
+        for file, info in zip(files, infos, strict=True):
+            require_size(file, info.bytes)
+            require_version(file, info.version)
+        return
+    for file in files:
+        if not os.path.exists(file.location.path):
+            raise NotFoundError(file.url, "the shard is missing", "restore it, or check with 'shardkit verify'")
 
 
 def _require_readable(manifest: Manifest, place: str) -> None:

@@ -175,6 +175,11 @@ def _section(splits: Splits) -> str:
         names = [f"{label}: {_line(name)}" for label, name in enumerate(splits.classes[:SHOWN_CLASSES])]
         more = len(splits.classes) - SHOWN_CLASSES
         lines += [f"Classes: {', '.join(names)}{f', and {more:,} more' if more > 0 else ''}.", ""]
+    if splits.columns:
+        tables = ", ".join(f"`{entry.name}`" for entry in splits.splits[0].manifest.index[:1])
+        lines += [f"The index ({tables}) is a Parquet table with a row for each sample. Its further columns:", ""]
+        lines += ["| Column | Type |", "|---|---|"]
+        lines += [f"| {_line(name)} | {text} |" for name, text in splits.columns.items()] + [""]
     first = split_name(splits.splits[0], splits)
     lines += [
         "The shards are plain tar files in the WebDataset layout, with a manifest and an index of shardkit.", "",

@@ -1,7 +1,8 @@
 """`croissant.json`: the dataset as JSON-LD in Croissant 1.1 (docs.mlcommons.org/croissant).
 
     distribution    each shard and each index file with its SHA-256; for each split the images in its shards
-    recordSet       `classes`, and for each split its samples: key, image, label, path, width and height
+    recordSet       `classes`, and for each split its samples: key, image, label, path, width and height, and the
+                    further columns of the index with their types
 
 The label and the others come from the index, a Parquet table, which is joined to the images by the key. Shards of
 TFRecord are listed, but no reader of Croissant opens them: their samples have no image then.
@@ -16,6 +17,7 @@ from typing import Any
 
 from shardkit.errors import DatasetError
 from shardkit.sample import IMAGE_FIELDS
+from shardkit.shards.columns.types import PREFIX
 from shardkit.tools.export.files import GENERATOR
 from shardkit.tools.export.splits import Split, Splits
 
@@ -25,6 +27,12 @@ KEY_OF_NAME = r"^((?:.*/)?[^/.]+)(?:\..*)?$"
 """The key in the name of a file in a tar shard: up to the first dot after the last slash. A key stays as it is."""
 
 _ENCODING = {"tar": "application/x-tar", "tfrecord": "application/octet-stream"}
+_TYPES = {
+    "int64": "cr:Int64", "float64": "cr:Float64", "bool": "sc:Boolean", "string": "sc:Text", "date": "sc:Date",
+    "timestamp": "sc:DateTime", "timestamp UTC": "sc:DateTime",
+}  # fmt: skip
+"""The types of further columns (shards/columns/types.py)."""
+
 _COLUMNS = {"path": "sc:Text", "width": "cr:Int64", "height": "cr:Int64"}
 _CONTEXT: dict[str, Any] = {
     "@language": "en", "@vocab": "https://schema.org/", "cr": "http://mlcommons.org/croissant/",
@@ -170,10 +178,23 @@ def _samples(split: Split, splits: Splits) -> dict[str, Any]:
     if split.manifest.classes and split.manifest.labels in ("class", "listed"):
         fields.append(_field(own, "label", "cr:Int64", column("label")))
     fields += [_field(own, name, kind, column(name)) for name, kind in _COLUMNS.items()]
+    taken = {field["@id"] for field in fields}
+    for name, text in split.manifest.columns.items():
+        fields.append(_further(own, PREFIX + name, text, column(PREFIX + name), taken))
     return {
         "@type": "cr:RecordSet", "@id": own, "name": split.name, "key": {"@id": f"{own}/key"},
         "field": fields,
     }  # fmt: skip
+
+
+def _further(records: str, name: str, text: str, source: dict[str, Any], taken: set[str]) -> dict[str, Any]:
+    """A further column. Its id has no slash, which separates a record set from its fields, and is not `taken`."""
+    each, _, count = text.removesuffix("]").partition("[")
+    found = _field(records, name.replace("/", "_"), _TYPES[each], source) | {"name": name}
+    while found["@id"] in taken:
+        found["@id"] += "_"
+    taken.add(found["@id"])
+    return found | ({"isArray": True, "arrayShape": count} if count else {})
 
 
 def _id(name: str) -> str:
@@ -182,5 +203,5 @@ def _id(name: str) -> str:
 
 
 def _field(records: str, name: str, kind: str, source: dict[str, Any] | None = None) -> dict[str, Any]:
-    found: dict[str, Any] = {"@type": "cr:Field", "@id": f"{records}/{name}", "name": name, "dataType": kind}
+    found: dict[str, Any] = {"@type": "cr:Field", "@id": f"{records}/{_id(name)}", "name": name, "dataType": kind}
     return found | ({"source": source} if source else {})

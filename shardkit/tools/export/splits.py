@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from shardkit.errors import DatasetError, ManifestError, NotFoundError, UsageError, printable
 from shardkit.location import Location, locate
 from shardkit.packing.dest.dataset_files import DatasetFiles
+from shardkit.shards.columns.types import PREFIX
 from shardkit.shards.find.find import resolve
 from shardkit.shards.manifest import (
     IndexEntry,
@@ -92,6 +93,16 @@ class Splits:
     def fields(self) -> tuple[str, ...]:
         """All fields of all splits, sorted."""
         return tuple(sorted({name for split in self.splits for name in split.manifest.fields}))
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The further columns of all indexes by their names in the index, with their types. One that has several types
+        has those of all splits, as in "int64 or string"."""
+        several: dict[str, list[str]] = {}
+        for split in self.splits:
+            for name, text in split.manifest.columns.items():
+                several.setdefault(PREFIX + name, []).append(text)
+        return {name: " or ".join(dict.fromkeys(texts)) for name, texts in several.items()}
 
 
 def splits_of(source: Source, remote: Remote) -> tuple[Split, ...]:

@@ -55,6 +55,9 @@ def info_json(splits: Splits) -> bytes:
             for split in splits.splits
         ],
     }
+    if splits.columns:  # features.json has those of the records only
+        told = ", ".join(f"{name} ({text})" for name, text in splits.columns.items())
+        found["description"] = f"Columns of the index, a Parquet file beside the shards: {told}."
     if _has_labels(splits):
         found["supervisedKeys"] = {"input": ENCODED, "output": LABEL}
     return _json(found)

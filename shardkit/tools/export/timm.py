@@ -1,10 +1,10 @@
 """`_info.json`, which the `wds/` reader of timm looks for beside the shards (timm/data/readers/reader_wds.py).
 
     {"splits": {"train": {"name": "train", "num_samples": 3, "filenames": ["train-000000.tar"], "shard_lengths": [3]}},
-     "class_names": ["cat", "dog"], "generator": "shardkit"}
+     "class_names": ["cat", "dog"], "columns": {"meta.age": "int64"}, "generator": "shardkit"}
 
-The reader uses `splits` alone, takes images from the fields jpg, png and webp, and labels from cls. A sample without
-one of these is skipped with a warning in its log.
+`columns` are further columns of the index, if it has any. The reader uses `splits` alone, takes images from the fields
+jpg, png and webp, and labels from cls. A sample without one of these is skipped with a warning in its log.
 """
 
 from __future__ import annotations
@@ -35,10 +35,9 @@ def info_json(splits: Splits) -> bytes:
             "filenames": [shard.name for shard in shards],
             "shard_lengths": [shard.samples for shard in shards],
         }
-    text = json.dumps(
-        {"splits": found, "class_names": splits.classes, "generator": GENERATOR}, indent=2, ensure_ascii=True
-    )
-    return text.encode() + b"\n"
+    columns = {"columns": splits.columns} if splits.columns else {}
+    told = {"splits": found, "class_names": splits.classes, **columns, "generator": GENERATOR}
+    return json.dumps(told, indent=2, ensure_ascii=True).encode() + b"\n"
 
 
 def _require_readable(split: Split) -> None:

@@ -11,10 +11,11 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from threading import Event
+from typing import Any
 
 import numpy as np
 
@@ -25,13 +26,16 @@ from shardkit.formats.format import FORMATS, Description, StoredSample
 from shardkit.images.header import image_header
 from shardkit.options.fields import checked_by
 from shardkit.sample import IMAGE_FIELDS, NO_LABEL, field_of, fs_text, label_of, path_of_text, text_of_path
+from shardkit.shards.buffers import ShardFile, require_version
 from shardkit.shards.corrections.overlay import Overlay
+from shardkit.shards.find.find import require_near
 from shardkit.shards.find.shards import SourceLike
 from shardkit.shards.manifest import Manifest
 from shardkit.shards.objects import require_disk
 from shardkit.shards.open import IndexRows, Opened, ShardPlace, open_dataset
 from shardkit.shards.scan import ShardBytes, open_shard
 from shardkit.sources.keys import key_of_file
+from shardkit.storage.access import Remote
 from shardkit.storage.files import storage_error, sync_folder, sync_tree, translated
 from shardkit.storage.parts import part_of, remove_abandoned_trees
 from shardkit.system import BINARY
@@ -74,6 +78,7 @@ def unpack(
     keys: Sequence[str] | None = None,
     metadata: bool = False,
     workers: int | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     progress: ProgressFn = no_progress,
 ) -> Unpacked:
     """Write the samples of `source` as files in the new (or empty) folder `dest`.
@@ -85,13 +90,17 @@ def unpack(
     classes, keys: only samples of these classes (names), with these keys (or shell patterns of them).
     metadata: write `metadata.jsonl`, a list of the files with their labels and columns, in the place of the fields
     `json` and `cls.json`. `pack` takes the folder with it, and gives a dataset with the same columns.
-    workers: threads (default: one per core). Each image is checked against its CRC-32C if there is an index.
+    workers: threads (default: one per core). Each image is checked against its CRC-32C if there is an index with one.
+    storage_options: credentials and the like for the shards' store. Shards in a store need a manifest or an index; each
+    thread holds one as a whole.
 
     `dest` appears when everything is written; an error leaves nothing behind. Raises DatasetError (DamagedError) for
     damage and for names that can't be files here, DestinationError, StorageError, NotFoundError if no sample matches.
     """
     threads = thread_count(workers)
-    opened = open_dataset(source)
+    opened = open_dataset(source, Remote(storage_options))
+    if opened.manifest is None:
+        require_near([shard.location for shard in opened.shards])
     if opened.findings:
         first = opened.findings[0]
         raise DatasetError(first.shard, first.fact, first.cure)
@@ -174,7 +183,9 @@ def _unpack_shard(
     opened: Opened, root: bytes, take: Wanted, metadata: bool, stop: Event, shard: ShardPlace
 ) -> tuple[int, int, int, list[bytes]]:
     """(samples, files, bytes) written, and with metadata the lines of the list."""
-    manifest, data, rows = opened.manifest, open_shard(shard.location, opened.format), shard.rows()
+    manifest, rows = opened.manifest, shard.rows()
+    _require_version(opened, shard)
+    data = open_shard(shard.location, opened.format, objects=opened.objects)
     if manifest is not None and rows is None:
         place = shard.location if shard.index is None else shard.index[0].place
         raise DatasetError(str(place), "there is no readable index, so the paths are unknown", "run 'shardkit index'")
@@ -201,6 +212,15 @@ def _unpack_shard(
         files += len(members)
         count += 1
     return count, files, size, [] if listed is None else listed.lines
+
+
+def _require_version(opened: Opened, shard: ShardPlace) -> None:
+    """ManifestError for a shard in a store that was replaced since it was indexed."""
+    if opened.manifest is None or shard.entry is None or shard.location.is_local:
+        return
+    version = opened.manifest.shard_versions[opened.manifest.shards.index(shard.entry)]
+    file = ShardFile(shard.location, shard.entry.bytes, -1, version=version)
+    require_version(file, opened.objects.info(shard.location).version)
 
 
 def _without_listed(listed: Rows, key: str, label: int, members: Sequence[_File], data: ShardBytes) -> Sequence[_File]:
@@ -244,6 +264,7 @@ def _of_index(manifest: Manifest, data: ShardBytes, rows: IndexRows, take: Wante
     others = set(manifest.fields) - IMAGE_FIELDS - {"cls"}
     images = set(manifest.fields) & IMAGE_FIELDS
     single = not others and len(images) <= 1  # a sample may have two images
+    summed = manifest.has_checksums  # without, a sample is known by its key alone
     names = [] if manifest.plan else manifest.class_names
     number = {
         name: rows.numbers[name].tolist()
@@ -264,7 +285,9 @@ def _of_index(manifest: Manifest, data: ShardBytes, rows: IndexRows, take: Wante
             stored = {} if sample is None else {place: name for name, (place, _) in sample.fields.items()}
             if not _is_of_kind(bytes(data.view[start : start + length]), _extension_field(path)):
                 path = _as_stored(path, key, stored.get(start, ""))
-        files = [_File(key, path, start, length, crc)] if start >= 0 else []
+        files = [_File(key, path, start, length, crc if summed else None)] if start >= 0 else []
+        if not summed:
+            _require_key(data, key, offset, size)
         if not single or start < 0:
             files += _others(data, key, path, offset, size, start)
         yield key, label, files
@@ -296,11 +319,17 @@ def _as_stored(path: bytes, key: str, field: str) -> bytes:
     return path.rpartition(b".")[0] + f"{number}.{field}".encode()
 
 
-def _others(data: ShardBytes, key: str, path: bytes, offset: int, size: int, image: int) -> Iterator[_File]:
-    """The other fields of a sample, apart from its image; `cls` only if there is nothing else."""
+def _require_key(data: ShardBytes, key: str, offset: int, size: int) -> StoredSample:
+    """The sample at a place. DamagedError if it is another one."""
     sample = next(data.samples(offset, offset + size), None)
     if sample is None or sample.key != key:
         raise DamagedError(data.place, "the sample is not where the index says", _cure(data), offset, key)
+    return sample
+
+
+def _others(data: ShardBytes, key: str, path: bytes, offset: int, size: int, image: int) -> Iterator[_File]:
+    """The other fields of a sample, apart from its image; `cls` only if there is nothing else."""
+    sample = _require_key(data, key, offset, size)
     stem = path.rpartition(b".")[0] if image >= 0 else path
     for name, (start, length) in _files_of(data, sample).items():
         if start != image and (name != "cls" or len(sample.fields) == 1):

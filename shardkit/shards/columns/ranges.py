@@ -1,0 +1,120 @@
+"""The smallest and largest values of columns in a row group, and which row groups an expression rules out by them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+
+class Range(NamedTuple):
+    """What is known of a column: its values are `low` to `high` (None, None: all are null). nulls: whether some may be
+    null. Numbers of dates and times count from 1970, as Parquet stores them. Any floating-point value may be NaN."""
+
+    low: int | float | bool | None
+    high: int | float | bool | None
+    nulls: bool
+
+
+Ranges = Mapping[str, Range]
+"""Those of the columns of a row group of which something is known, by the names in the index."""
+
+Holds = Callable[[Sequence[Ranges]], Sequence[bool]]
+"""For each row group, whether it may hold what is looked for."""
+
+MOST_CASES = 81
+"""The combinations of values, null and NaN that are looked at; further columns rule nothing out."""
+
+
+def ranges_of(group: pq.RowGroupMetaData, columns: Mapping[str, int]) -> dict[str, Range]:
+    """What the file's statistics say of single numbers, truth values, dates and times. columns: name -> its number."""
+    found = {}
+    for name, number in columns.items():
+        about = group.column(number).statistics
+        if about is None or about.physical_type == "BYTE_ARRAY":
+            continue
+        nulls = about.null_count if about.has_null_count else None
+        if about.has_min_max:
+            found[name] = Range(about.min_raw, about.max_raw, nulls != 0)
+        elif nulls == group.num_rows:
+            found[name] = Range(None, None, nulls=True)
+    return found
+
+
+def excluding(expression: pc.Expression, names: Mapping[str, str], schema: pa.Schema) -> Holds:
+    """A function that tells which row groups may hold a row for which the expression is true.
+
+    names: name in the expression -> column. schema: of the columns as the expression sees them.
+    """
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+    import pyarrow.fs as fs
+
+    seen = pa.schema([pa.field(name, schema.field(column).type) for name, column in names.items()])
+    form, nowhere = ds.ParquetFileFormat(), fs.LocalFileSystem()  # no file is opened: the conditions decide
+
+    def holds(groups: Sequence[Ranges]) -> list[bool]:
+        fragments = [
+            form.make_fragment(str(number), filesystem=nowhere, partition_expression=condition)
+            for number, ranges in enumerate(groups)
+            for condition in _conditions(ranges, names, schema)
+        ]
+        try:
+            kept = ds.FileSystemDataset(fragments, seen, form, nowhere).get_fragments(filter=expression)
+            numbers = {int(fragment.path) for fragment in kept}
+        except pa.ArrowException:  # an expression that can't be applied is an error where it is applied
+            return [True] * len(groups)
+        return [number in numbers for number in range(len(groups))]
+
+    return holds
+
+
+def _conditions(ranges: Ranges, names: Mapping[str, str], schema: pa.Schema) -> list[pc.Expression]:
+    """Conditions of which each row of a row group meets one. Null and NaN have their own: comparisons with them are
+    not those of any range."""
+    import pyarrow.compute as pc
+
+    several, count = list[list[pc.Expression]](), 1
+    for column in dict.fromkeys(names.values()):
+        of_column = [name for name, its in names.items() if its == column]
+        cases = _cases(ranges.get(column), of_column, schema.field(column).type)
+        if cases and count * len(cases) <= MOST_CASES:
+            several.append(cases)
+            count *= len(cases)
+    every = pc.scalar(True)
+    return [_all([every, *chosen]) for chosen in product(*several)]
+
+
+def _cases(found: Range | None, names: Sequence[str], kind: pa.DataType) -> list[pc.Expression]:
+    """What a column may be, under each of its names: in a range, NaN, null. Empty if nothing is known."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    fields = [pc.field(name) for name in names]
+    cases = []
+    if found is None:
+        return []
+    if found.low is not None:
+        try:
+            low, high = pa.scalar(found.low, kind), pa.scalar(found.high, kind)
+        except (pa.ArrowException, TypeError):  # the values of several indexes have a common type
+            return []
+        same = found.low == found.high
+        cases.append(_all([field == low if same else (field >= low) & (field <= high) for field in fields]))
+        if pa.types.is_floating(kind):
+            cases.append(_all([field == pa.scalar(float("nan"), kind) for field in fields]))
+    if found.nulls:
+        cases.append(_all([field.is_null() for field in fields]))
+    return cases
+
+
+def _all(conditions: Sequence[pc.Expression]) -> pc.Expression:
+    first, *rest = conditions
+    for condition in rest:
+        first = first & condition
+    return first
