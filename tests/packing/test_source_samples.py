@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -162,3 +163,20 @@ def test_arrays_of_several_splits_are_for_pack(tmp_path: Path) -> None:
 def test_columns_are_for_lists(out: Path) -> None:
     with pytest.raises(UsageError, match="columns: given, but the samples are not a list"):
         shardkit.write([{"txt": "x"}], out / "x", columns=shardkit.TableColumns(path_column="a"))
+
+
+@pytest.mark.parametrize("form", ["tar", "tfrecord"])
+def test_further_columns_are_in_the_index_as_pack_puts_them_there(
+    form: Any, listed: tuple[list[str], list[str]], out: Path
+) -> None:
+    paths, labels = listed
+    numbers = range(len(paths))
+    table = {"path": paths, "label": labels, "age": [None, *numbers[1:]], "city": [f"city {n % 3}" for n in numbers],
+             "box": [[n, 0.5] for n in numbers], "odd": [{"a": n} for n in numbers]}  # fmt: skip
+    shardkit.pack(table, out / "packed", shuffle=False, max_count=2, format=form, workers=1)
+    manifest = shardkit.write(table, out / "written", max_count=2, format=form)
+    assert manifest.columns == {"age": "int64", "city": "string", "box": "float64[2]"}
+    assert len(manifest.shards) > 1
+    written, packed = (pq.read_table(out / f"{name}.parquet").drop_columns(["shard"]) for name in ("written", "packed"))
+    assert written.equals(packed)
+    assert len(shardkit.dataset(out / "written").where(pc.field("age") > 1)) == len(paths) - 2

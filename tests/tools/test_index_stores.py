@@ -235,3 +235,45 @@ def test_a_folder_that_may_only_be_read_is_indexed_from_outside(tmp_path: Path, 
         folder.chmod(0o755)
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} | {"": folder.stat().st_mtime_ns} == before
     assert shardkit.verify(tmp_path / "own" / "cars").sound
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-Key": "k"}], ids=["obstore", "own headers"])
+@pytest.mark.parametrize("gives", ["Last-Modified", "nothing"])
+def test_a_server_without_etags_gives_the_time_of_the_last_change_or_indexing_says_what_goes_unnoticed(
+    gives: str, headers: dict[str, str], tmp_path: Path, draw_image: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    from storage.range_server import Handler
+
+    (tmp_path / "theirs").mkdir()
+    names = [f"web-{number:06}.tar" for number in range(2)]
+    for number, name in enumerate(names):
+        (tmp_path / "theirs" / name).write_bytes(shard(draw_image, number))
+        os.utime(tmp_path / "theirs" / name, (3600, 3600))
+
+    class Silent(Handler):
+        folder = tmp_path / "theirs"
+
+        def send_header(self, keyword: str, value: str) -> None:
+            if keyword not in ("ETag", "Last-Modified") or keyword == gives:
+                super().send_header(keyword, value)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Silent)
+    server.daemon_threads = True
+    Thread(target=server.serve_forever, daemon=True).start()
+    pattern = f"http://127.0.0.1:{server.server_address[1]}/web-{{000000..000001}}.tar"
+    options = {"default_headers": headers} if headers else {}
+    try:
+        for _ in range(2):
+            manifest = index_shards(pattern, out=tmp_path / "web", storage_options=options, overwrite=True)
+        said = [record.getMessage() for record in caplog.records if "can't be noticed" in record.getMessage()]
+        if gives == "nothing":
+            assert list(manifest.shard_versions) == [None, None]
+            assert len(said) == 2 and "for 2 shards" in said[0]  # once for each indexing
+            return
+        assert list(manifest.shard_versions) == ["modified 3600"] * 2 and not said
+        os.utime(tmp_path / "theirs" / names[1], (7200, 7200))
+        with pytest.raises(shardkit.ManifestError, match="replaced since it was indexed"):
+            list(dataset(tmp_path / "web", storage_options=options))
+    finally:
+        server.shutdown()
+        server.server_close()
