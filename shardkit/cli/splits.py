@@ -23,7 +23,7 @@ def of_splits(
     try:
         return function(source)
     except (UsageError, SourceError):
-        parts = splits_in(source, Remote(storage_options))
+        parts = splits_in(source, Remote(storage_options), every=True)
         if not parts:
             raise
     return {name: function(part) for name, part in parts.items()}

@@ -85,3 +85,14 @@ def test_numbered_samples_have_a_dict_of_them(prefix: Path) -> None:
     assert columns["box"][:, 0].tolist() == columns["number"].tolist()
     named = data_of(prefix).to_torch(map_style=True, names=("pixel_values", "labels"))[2]
     assert list(named) == ["pixel_values", "labels", *COLUMNS]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"map_style": True}, {"map_style": True, "names": ("image", "label")}], ids=str
+)
+def test_whole_numbers_of_single_samples_are_those_of_python_as_labels_are(prefix: Path, options: Any) -> None:
+    data = data_of(prefix).to_torch(**options)
+    sample = data[3] if options else next(iter(data))
+    columns = sample if isinstance(sample, dict) else sample[-1]
+    assert type(columns["number"]) is int
+    assert isinstance(columns["city"], str) and columns["box"].dtype == torch.float64

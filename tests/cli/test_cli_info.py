@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
+import shardkit
 from shardkit import info, pack
 from shardkit.cli.main import run
 
@@ -118,6 +120,23 @@ def test_verify_checks_each_split_of_a_folder(splits: Path, capsys: pytest.Captu
     assert "shards/test-000000.tar" in out and "train" not in out
     assert run(["verify", "shards", "--json"]) == 5
     assert set(json.loads(capsys.readouterr().out)) == {"test", "train"}
+
+
+def test_a_folder_also_shows_merged_datasets_and_indexes_of_shards_elsewhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], draw_tree: Any
+) -> None:
+    folder = tmp_path / "shards"
+    for name, classes in (("one", {"red": 3, "green": 1}), ("two", {"blue": 2})):
+        draw_tree(tmp_path / name, classes)
+        pack(tmp_path / name, folder / name, workers=1, classes=["red", "green", "blue"])
+    shardkit.merge([str(folder / "one"), str(folder / "two")], folder / "both")
+    shardkit.relabel(folder / "both", {next(iter(shardkit.dataset(folder / "both")))["__key__"]: "red"})
+    pack(tmp_path / "two", tmp_path / "theirs" / "web", workers=1)
+    shardkit.index_shards(f"{tmp_path}/theirs/web-*.tar", out=folder / "far")
+    for command in ("info", "verify"):
+        assert run([command, str(folder), "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert {name: part["samples"] for name, part in found.items()} == {"both": 6, "far": 2, "one": 4, "two": 2}
 
 
 def test_verify_of_a_class_directory_says_to_pack_it(splits: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,7 +95,8 @@ def as_named(
 
 
 def as_tensors(item: Any, *, channels_last: bool = False) -> Any:
-    """The item with every numeric array in it as a tensor on the same memory; a Batch becomes a TorchBatch.
+    """The item with every numeric array in it as a tensor on the same memory; a Batch becomes a TorchBatch. A whole
+    number or truth value of NumPy becomes Python's, as a label is.
 
     channels_last: images (…, height, width, channels) become (…, channels, height, width) on the unchanged memory,
     which is torch's format of that name.
@@ -107,6 +108,8 @@ def as_tensors(item: Any, *, channels_last: bool = False) -> Any:
         return TorchBatch(images, as_tensors(item.labels), keys=item.keys, fields=fields, repeats=item.repeats)
     if isinstance(item, np.ndarray):
         return tensor_of(item) if item.dtype.kind in "biuf" or item.dtype.name == "bfloat16" else item
+    if isinstance(item, np.generic) and item.dtype.kind in "iub":
+        return item.item()
     if isinstance(item, dict):
         tensors = {name: as_tensors(value) for name, value in item.items()}
         turned = [name for name, value in tensors.items() if channels_last and _is_image(name, value)]

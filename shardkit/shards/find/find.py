@@ -196,18 +196,29 @@ def _at_version(place: Location, files: Files) -> Found | None:
     return None if asked is None or found is None or found.manifest is None else at_version(found, asked[1], files)
 
 
-def _unlike_shards(place: Location, there: Sequence[str], files: Files) -> list[str]:
+def _unlike_shards(place: Location, there: Sequence[str], files: Files, besides: Sequence[str] = ()) -> list[str]:
     """The datasets in a folder that have no shards named like them: those on a disk whose shards are elsewhere, and
-    those that were merged from datasets which are not there."""
+    those that were merged from datasets which are not there. besides: others, whose manifests are not read."""
     if not any(map(base_of_index, there)):
         return []
     found = []
     for name in filter(is_manifest_name, without_versions(there)):
+        if name.removesuffix(".json") in besides:
+            continue
         with suppress(ManifestError):  # some other JSON file
             one = files.manifest(place.child(name))
             if one is not None and one.manifest is not None and (one.manifest.elsewhere or one.manifest.merged):
                 found.append(name.removesuffix(".json"))
     return found
+
+
+def datasets_of(folder: Location, remote: Remote | None = None) -> list[str]:
+    """The datasets in a folder, sorted, whatever their shards are called and wherever they are. StorageError."""
+    files = _files([folder], remote)
+    there = files.names(folder)
+    named = datasets_in(there)
+    others = _unlike_shards(folder, there, files, besides=named)
+    return sorted({*named, *others})
 
 
 def _folder(place: Location, files: Files) -> Found | None:
