@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from fractions import Fraction
 from reprlib import Repr
 from typing import Any
 
@@ -36,18 +35,19 @@ def parse_bytes(value: int | str, *, place: str = "max_bytes") -> int:
     MB is 10⁶ and MiB is 2²⁰; units are case-insensitive. `place` names the option in the UsageError for anything else.
     """
     if isinstance(value, int) and not isinstance(value, bool):
-        size: int | Fraction = value
+        size, part = value, 1
     else:
-        size = _measured(value, place)
-    if size != int(size) or size < 1:
+        size, part = _measured(value, place)
+    if size % part or size < 1:
         raise UsageError(place, f"{value} is not a whole number of bytes, 1 or more", _SIZE_CURE)
-    return int(size)
+    return size // part
 
 
 _SIZE_CURE = "give bytes, or a number with kB, MB, GB, TB (10³, 10⁶ …) or KiB, MiB, GiB, TiB (2¹⁰, 2²⁰ …)"
 
 
-def _measured(value: object, place: str) -> Fraction:
+def _measured(value: object, place: str) -> tuple[int, int]:
+    """The size as a fraction, exact: numerator and denominator."""
     match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         raise UsageError(place, f"{value!r} is not a size", _SIZE_CURE)
@@ -57,7 +57,8 @@ def _measured(value: object, place: str) -> Fraction:
             letter = unit.upper()
             raise UsageError(place, f"{value!r} is ambiguous", f"write {number}{letter}B or {number}{letter}iB")
         raise UsageError(place, f"{value!r} has no known unit", _SIZE_CURE)
-    return Fraction(number) * UNITS[unit.lower()]
+    whole, _, decimals = number.partition(".")
+    return int(whole + decimals) * UNITS[unit.lower()], 10 ** len(decimals)
 
 
 def format_bytes(count: float) -> str:

@@ -16,7 +16,7 @@ from shardkit.packing.options import class_names, make_options
 from shardkit.packing.settings import Classes, PackSettings
 from shardkit.packing.write.file_samples import left_out
 from shardkit.sample import field_of, fs_text, text_of_path
-from shardkit.sources.arrays.files import ARRAYS, ending_of_arrays
+from shardkit.sources.arrays.kinds import ARRAYS, ending_of_arrays
 from shardkit.sources.lists.in_memory import TableLike, in_memory
 from shardkit.sources.open import open_source
 from shardkit.sources.options import TableColumns

@@ -16,15 +16,16 @@ from shardkit.shards import names
 from shardkit.shards.corrections.block import FileEntry
 from shardkit.shards.manifest import Manifest, decode_manifest, file_names
 from shardkit.storage.access import Remote
-from shardkit.storage.cache.folder import Cache, NoCache, open_cache
-from shardkit.storage.node.chunks import NodeCache
-from shardkit.storage.node.client import Node, open_node
 from shardkit.storage.patient import Timed, open_timed
 from shardkit.storage.store import ObjectInfo, Store, open_store, read
 from shardkit.threads import cached_property
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+    from shardkit.storage.cache.folder import Cache, NoCache
+    from shardkit.storage.node.chunks import NodeCache
+    from shardkit.storage.node.client import Node
 
 CURE = "restore it, or open another version"
 
@@ -55,6 +56,9 @@ class Objects:
     @cached_property
     def cache(self) -> Cache | NoCache | NodeCache:
         """The local cache for objects of stores, or the memory that the processes of this machine share."""
+        from shardkit.storage.cache.folder import open_cache
+        from shardkit.storage.node.chunks import NodeCache
+
         if self.how.cache is None and self.node is not None:
             return NodeCache(self.node)
         return open_cache(self.how.cache, self.how.cache_bytes)
@@ -62,6 +66,8 @@ class Objects:
     @cached_property
     def node(self) -> Node | None:
         """The access to the memory that the processes of this machine share; None where they share nothing."""
+        from shardkit.storage.node.client import open_node
+
         return open_node(self.how.shared, self.how.ahead_bytes)
 
     def store(self, folder: Location) -> Store:

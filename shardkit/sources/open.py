@@ -5,13 +5,12 @@ To add a kind of source, write such a class and add a line to `open_source`.
 
 from __future__ import annotations
 
-import glob
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -19,25 +18,26 @@ from shardkit.errors import ManifestError, SourceError, UsageError, printable
 from shardkit.events import ProgressFn, no_progress
 from shardkit.location import Location, locate
 from shardkit.sample import fs_text
-from shardkit.shards.find.pattern import is_ambiguous, is_numbered
 from shardkit.shards.manifest import decode_manifest
 from shardkit.shards.names import numbered_stem
 from shardkit.sources.archives.kinds import ARCHIVES, ending_of, kind_of
 from shardkit.sources.archives.members import Members
-from shardkit.sources.arrays.files import ARRAYS, ending_of_arrays
-from shardkit.sources.bucket import Bucket, read_bucket
+from shardkit.sources.arrays.kinds import ARRAYS, ending_of_arrays
 from shardkit.sources.labels.scan import scan_labelled, scan_trees
 from shardkit.sources.left_out import LeftOutCounter
 from shardkit.sources.listing import FileListing, Rows, inside_top_folder, listed_splits, scan_listing
 from shardkit.sources.lists.imagefolder import image_folders, open_image_folder
 from shardkit.sources.lists.in_memory import NAME, TableInMemory, open_table
-from shardkit.sources.lists.rows import Listed, open_list, scan_lists
 from shardkit.sources.lists.tables import LIST_SUFFIXES, is_list
 from shardkit.sources.options import SourceOptions, TableColumns
 from shardkit.sources.origin import InArchive, InStore
 from shardkit.sources.source import Source, find_splits, split_walks
 from shardkit.sources.tree.split_folders import splits_of_any_folder
 from shardkit.sources.tree.walk import Walk, check_root
+
+if TYPE_CHECKING:
+    from shardkit.sources.bucket import Bucket
+    from shardkit.sources.lists.rows import Listed
 
 _log = logging.getLogger(__name__)
 
@@ -113,6 +113,8 @@ def _opened(
             return _Lists({split: open_image_folder(file, listed, options.extensions)
                            for split, file in folders.items()}, options)  # fmt: skip
     elif os.path.isfile(path) and is_list(path):
+        from shardkit.sources.lists.rows import open_list
+
         return _Lists({"": open_list(path, listed)}, options)
     elif ending_of_arrays(path) and not os.path.isdir(path):
         from shardkit.sources.arrays.encoded import Arrays
@@ -152,6 +154,10 @@ def _require_own_labels(place: str, options: SourceOptions) -> None:
 
 def _require_no_dataset(path: str) -> None:
     """SourceError for shards, which are already packed."""
+    import glob
+
+    from shardkit.shards.find.pattern import is_ambiguous
+
     if path.endswith(".json") and os.path.isfile(path) and not _is_manifest(path):
         fact = "this is a JSON file, not a list of files"
         raise SourceError(fs_text(path), fact, "write a row for each file, as JSON lines (.jsonl), CSV or Parquet")
@@ -166,6 +172,10 @@ def _require_no_dataset(path: str) -> None:
 
 def _refuse_pattern(path: str) -> None:
     """SourceError for a pattern, which may be meant for shards or for the files of a folder."""
+    import glob
+
+    from shardkit.shards.find.pattern import is_ambiguous, is_numbered
+
     found = glob.glob(path)
     if is_numbered(os.path.basename(path)) or any(numbered_stem(os.path.basename(each)) for each in found):
         raise _packed_already(path)
@@ -319,6 +329,8 @@ class _Lists:
 
     def scan(self, classes: Sequence[str] | None, progress: ProgressFn) -> Mapping[str, Source]:
         """Scan the files that the rows name; see `Opened.scan`."""
+        from shardkit.sources.lists.rows import scan_lists
+
         return scan_lists(
             self.lists, classes=classes, extensions=self.options.extensions,
             skip_bad=self.options.on_error == "skip", in_order=not self.options.shuffle, progress=progress,
@@ -331,6 +343,8 @@ class _InBucket:
     def __init__(
         self, folder: Location, options: SourceOptions, storage_options: dict[str, Any], progress: ProgressFn
     ) -> None:
+        from shardkit.sources.bucket import read_bucket
+
         self.options, self.storage_options = options, storage_options
         if ending_of(folder.path) or is_list(folder.path):
             raise SourceError(str(folder), "an archive or a list must be a local file", "copy it to this machine first")

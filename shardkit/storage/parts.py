@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import time
 import zlib
 from dataclasses import dataclass
@@ -75,6 +74,8 @@ def remove_abandoned(folder: str) -> None:
 
 def remove_abandoned_trees(folder: str, name: str) -> None:
     """Remove the temporary folders for `name` that killed runs left in `folder`."""
+    import shutil
+
     for path in _abandoned(folder):
         if os.path.basename(path).startswith(name + ".") and os.path.isdir(path) and not os.path.islink(path):
             shutil.rmtree(path, ignore_errors=True)

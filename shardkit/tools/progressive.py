@@ -106,8 +106,8 @@ def _read(path: str, places: Iterable[tuple[int, int]]) -> list[bytes]:
 
 
 def _rows(samples: int) -> NDArray[np.int64]:
-    """The samples to look at."""
-    return np.unique(np.linspace(0, samples - 1, min(LOOKED_AT, samples)).astype(np.int64))
+    """The samples to look at, ascending; they are distinct, since there are no more of them than samples."""
+    return np.linspace(0, samples - 1, min(LOOKED_AT, samples)).astype(np.int64)
 
 
 def kinds_of(images: Iterable[bytes], *, whole: bool = False) -> JpegKinds:

@@ -15,7 +15,7 @@ import pytest
 import shardkit
 from shardkit.errors import BadFileError, SourceError, UsageError
 from shardkit.packing import source_samples
-from shardkit.sources.arrays.files import ARRAYS
+from shardkit.sources.arrays.kinds import ARRAYS
 
 
 @pytest.fixture

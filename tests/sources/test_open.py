@@ -270,7 +270,7 @@ def test_a_dry_run_of_an_archive_writes_nothing(tree: Path, out: Path) -> None:
 def test_a_disk_without_room_for_the_spool_is_said_before_it_is_filled(
     tree: Path, out: Path, pack_one: Pack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool.shutil, "disk_usage", lambda _: pytest.importorskip("shutil")._ntuple_diskusage(1, 1, 0))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: pytest.importorskip("shutil")._ntuple_diskusage(1, 1, 0))
     with pytest.raises(StorageError, match=r"packing .*tree\.tar\.gz needs .* here, and 0 B are free"):
         pack_one(archived(tree, "tar.gz"), out / "train")
 
@@ -280,10 +280,10 @@ def test_a_spool_may_take_just_what_is_free(
 ) -> None:
     size = sum(file.stat().st_size for file in tree.rglob("*.jpg"))
     path = archived(tree, "tar.gz")
-    monkeypatch.setattr(spool.shutil, "disk_usage", lambda _: SimpleNamespace(free=size - 1))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=size - 1))
     with pytest.raises(StorageError, match=r"packing .*tree\.tar\.gz needs .* here"):
         pack_one(path, out / "train")
-    monkeypatch.setattr(spool.shutil, "disk_usage", lambda _: SimpleNamespace(free=size))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=size))
     assert pack_one(path, out / "train").samples == 12
 
 

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
-import secrets
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -175,6 +173,9 @@ def _tell_waiting(place: str, claims: Iterable[Claim | None]) -> bool:
 
 
 def _take(store: Store, name: str) -> Lease:
+    import platform
+    import secrets
+
     place = str(store.root.child(name))
     claim = Claim(secrets.token_hex(8), platform.node(), os.getpid(), space=process_space())
     data = msgspec.json.encode(claim)

@@ -14,12 +14,11 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import IO, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -34,6 +33,9 @@ from shardkit.packing.write.sink import Advance, Sink
 from shardkit.packing.write.task import ShardTask
 from shardkit.system import POSIX
 from shardkit.units import cores
+
+if TYPE_CHECKING:
+    import subprocess
 
 
 class Engine(Protocol):
@@ -117,6 +119,8 @@ class LocalEngine:
                 self._idle.put(process)
 
     def _start(self) -> subprocess.Popen[bytes]:
+        import subprocess  # loads more than a packing in threads needs
+
         # A session of its own: Ctrl-C reaches only the parent, which then ends its workers.
         return subprocess.Popen(
             _command(),
@@ -274,6 +278,8 @@ def _ask(process: subprocess.Popen[bytes], task: ShardTask, advance: Advance) ->
 
 
 def _died(process: subprocess.Popen[bytes], task: ShardTask) -> WorkerError:
+    import subprocess
+
     try:
         code = process.wait(timeout=5)
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"

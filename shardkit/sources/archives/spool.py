@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Callable
 
 import numpy as np
@@ -94,6 +93,8 @@ def _unpack_tar(path: str, kind: str, offsets: Rows, sizes: Rows, write: Callabl
 
 
 def _require_room(work: str, size: int, path: str) -> None:
+    import shutil
+
     with translated(work):
         free = shutil.disk_usage(work).free
     if free < size:

@@ -17,9 +17,7 @@ import numpy as np
 
 from shardkit.errors import MissingExtraError, MissingSourceError, SourceError, printable
 from shardkit.sample import fs_text
-
-ARRAYS = {".npz": "npz", ".h5": "hdf5", ".hdf5": "hdf5"}
-"""What the name of a file of arrays ends with -> how it is read."""
+from shardkit.sources.arrays.kinds import ARRAYS, ending_of_arrays
 
 IMAGES = ("images", "image", "x", "data", "features")
 LABELS = ("labels", "label", "y", "targets", "target")
@@ -42,11 +40,6 @@ class ArraysOfSplit:
 
     images: str
     labels: str | None
-
-
-def ending_of_arrays(path: str) -> str:
-    """The ending of a path that is that of a file of arrays; "" where it has none."""
-    return next((ending for ending in ARRAYS if path.lower().endswith(ending)), "")
 
 
 @contextlib.contextmanager

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 from shardkit.errors import SourceError
 from shardkit.sample import fs_text
 from shardkit.shards.names import split_names_of
-from shardkit.sources.lists.labels import NO_LABELS, Labels
-from shardkit.sources.lists.rows import Listed, open_list
 from shardkit.sources.options import TableColumns
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from shardkit.sources.lists.labels import Labels
+    from shardkit.sources.lists.rows import Listed
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +64,8 @@ def open_image_folder(path: str, options: TableColumns, extensions: Collection[s
 
     Raises SourceError as `open_list`.
     """
+    from shardkit.sources.lists.rows import open_list
+
     named = TableColumns(options.path_column or _COLUMN, options.label_column, options.label_separator, options.root)
     listed = open_list(path, named, labels=_by_folder)
     missing = _count_images(listed.root, extensions) - listed.table.num_rows
@@ -73,6 +76,8 @@ def open_image_folder(path: str, options: TableColumns, extensions: Collection[s
 
 
 def _by_folder(table: pa.Table, paths: str) -> Labels:
+    from shardkit.sources.lists.labels import NO_LABELS, Labels
+
     folders = [path.partition("/") if isinstance(path, str) else ("", "", "") for path in table[paths].to_pylist()]
     if all(name for _, _, name in folders):
         return Labels("class", [folder for folder, _, _ in folders], True)

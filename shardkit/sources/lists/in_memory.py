@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast
 
 from shardkit.errors import UsageError
 from shardkit.sample import IMAGE_FIELDS
-from shardkit.sources.lists.rows import LABEL_COLUMNS, PATH_COLUMNS, Listed, listed_table
-from shardkit.sources.lists.tables import require_distinct
+from shardkit.sources.lists.tables import LABEL_COLUMNS, PATH_COLUMNS, require_distinct
 from shardkit.sources.options import TableColumns
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from shardkit.sources.lists.rows import Listed
 
 NAME = "samples"
 """What a dataset of a source without a file name is called."""
@@ -74,6 +75,8 @@ def open_table(found: TableInMemory, columns: TableColumns) -> Listed:
 
     Raises SourceError as `open_list` does.
     """
+    from shardkit.sources.lists.rows import listed_table
+
     root = os.path.abspath(os.curdir if columns.root is None else columns.root)
     require_distinct(found.table.column_names, found.place)
     return listed_table(found.table, found.place, root, columns)

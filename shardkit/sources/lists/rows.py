@@ -26,7 +26,7 @@ from shardkit.sources.keys import keys_of_files, new_keys
 from shardkit.sources.left_out import LeftOut
 from shardkit.sources.lists.labels import NO_LABELS, Labels, class_map, labels_of, number_labels
 from shardkit.sources.lists.plain_files import plain_files
-from shardkit.sources.lists.tables import is_json, read_table
+from shardkit.sources.lists.tables import LABEL_COLUMNS, PATH_COLUMNS, is_json, read_table
 from shardkit.sources.lists.typed import typed_tables
 from shardkit.sources.options import TableColumns
 from shardkit.sources.origin import FilesAnywhere
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path")
-LABEL_COLUMNS = ("label", "labels", "class", "classes", "category", "target")
 _TELL_ROWS = 1000
 _SHOWN = 20
 _JSON_ROWS = 4096

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 from shardkit.errors import MissingSourceError, ShardkitError, SourceError, printable
 from shardkit.sample import fs_text
-from shardkit.sources.lists.parquet import read_parquet
-from shardkit.sources.lists.text import read_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path")
+LABEL_COLUMNS = ("label", "labels", "class", "classes", "category", "target")
+"""The usual names of the columns with the files' paths and with their labels, in lower case."""
 
 LIST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
@@ -31,6 +33,9 @@ def read_table(path: str, text_columns: tuple[str, ...] = (), csv_texts: tuple[s
     a row that is too long or too deep, or with far more values than its size lets expect.
     """
     import pyarrow as pa
+
+    from shardkit.sources.lists.parquet import read_parquet
+    from shardkit.sources.lists.text import read_text
 
     place = fs_text(path)
     try:

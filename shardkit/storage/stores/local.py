@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-import shutil
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -71,6 +69,8 @@ class LocalStore:
 
     def put(self, name: str, data: BinaryIO, *, crc32c: str | None = None) -> None:
         """Write a file."""
+        import shutil
+
         path = self._path(name)
         folder = os.path.dirname(path)
         with translated(path):
@@ -86,6 +86,8 @@ class LocalStore:
     def put_if(self, name: str, data: bytes, *, version: str | None, crc32c: str | None = None) -> str | None:
         """Write a file on a condition. If it exists, it is moved away first, which only one writer can do; it is then
         absent for a moment, between two calls of the system."""
+        import secrets
+
         path = self._path(name)
         mine, aside = (os.fsdecode(part_of(f"{path}.{secrets.token_hex(4)}")) for _ in range(2))
         with translated(path):

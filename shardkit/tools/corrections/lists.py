@@ -11,8 +11,7 @@ from shardkit.errors import SourceError, UsageError, printable
 from shardkit.sample import fs_text, text_of_path
 from shardkit.sources.lists.in_memory import TableLike, in_memory, label_column
 from shardkit.sources.lists.labels import Labels, labels_of
-from shardkit.sources.lists.rows import LABEL_COLUMNS, PATH_COLUMNS
-from shardkit.sources.lists.tables import is_json, read_table
+from shardkit.sources.lists.tables import LABEL_COLUMNS, PATH_COLUMNS, is_json, read_table
 
 if TYPE_CHECKING:
     import pyarrow as pa

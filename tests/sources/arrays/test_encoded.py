@@ -16,7 +16,8 @@ from PIL import Image
 import shardkit
 from shardkit.errors import SourceError, UsageError
 from shardkit.sources.arrays import encoded
-from shardkit.sources.arrays.files import ARRAYS, CLASSES, IMAGES, LABELS
+from shardkit.sources.arrays.files import CLASSES, IMAGES, LABELS
+from shardkit.sources.arrays.kinds import ARRAYS
 
 RNG = np.random.default_rng(5)
 PIXELS = RNG.integers(0, 256, (10, 6, 5, 3), np.uint8)
