@@ -56,8 +56,9 @@ COMMANDS = {
 
 BUG, INTERRUPTED, BROKEN_PIPE = 70, 130, 141
 
-GC_OBJECTS = 50_000
-"""New objects after which Python looks for cycles: at its default of 700, a tenth of a packing, mostly in imports."""
+GC_OBJECTS = 200_000
+"""New objects after which Python looks for cycles: at its default of 700, a tenth of a packing, mostly in imports; at
+50,000, it still visits what was imported."""
 
 
 class LazyGroup(click.Group):

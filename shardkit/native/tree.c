@@ -17,10 +17,12 @@ static int64_t tree_size_of(void *context, int folder, const char *name)
     return size_in(folder, name);
 }
 
-PyDoc_STRVAR(list_doc, "list_folder(fd, wanted)\n\n"
-                       "(name -> bytes of each regular file with an extension in `wanted`, the names of all other\n"
-                       "entries) of a folder. wanted: extensions, each followed by a NUL. None if the name of such a\n"
-                       "file is not UTF-8. Raises OSError.");
+PyDoc_STRVAR(list_doc,
+             "list_folder(fd, wanted)\n\n"
+             "(the names of the regular files with an extension in `wanted`, as one text with a slash behind\n"
+             "each; their sizes, int64 as bytes; the names of all other entries) of a folder, sorted. wanted:\n"
+             "extensions, each followed by a NUL. None if the name of such a file is not UTF-8. Raises\n"
+             "OSError.");
 
 static PyObject *list_folder(PyObject *self, PyObject *args)
 {

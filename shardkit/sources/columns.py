@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from shardkit.native import load
 from shardkit.sources.scratch import Growing, read_through, scratch
+from shardkit.sources.tree.names import JoinedNames
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,6 +85,9 @@ class PathColumnBuilder:
         """Add the paths `prefix + name`, as text in the form of `os.fsdecode`."""
         if not names:
             return
+        if isinstance(names, JoinedNames):
+            self._extend_joined(os.fsencode(prefix), os.fsencode(names.joined))
+            return
         joined = prefix + prefix.join(names)
         self._blob.frombytes(os.fsencode(joined))
         if joined.isascii():
@@ -91,6 +95,13 @@ class PathColumnBuilder:
         else:
             extra = len(os.fsencode(prefix))
             self._lengths.extend([len(os.fsencode(name)) + extra for name in names])
+
+    def _extend_joined(self, prefix: bytes, joined: bytes) -> None:
+        """Add the paths of names that are each followed by a slash."""
+        ends = np.flatnonzero(np.frombuffer(joined, np.uint8) == ord("/"))
+        lengths = np.diff(ends, prepend=-1) + (len(prefix) - 1)
+        self._lengths.frombytes(lengths.astype(np.int32).tobytes())
+        self._blob.frombytes(prefix + joined[:-1].replace(b"/", prefix))
 
     def build(self) -> PathColumn:
         """Return the column; the builder must not be used afterwards."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from shardkit.native import load
 from shardkit.sample import key_of_path, text_of_path
 from shardkit.sources.columns import PathColumn
+from shardkit.sources.tree.names import joined
 
 _SKIPPED = re.compile(r"__[^/]*__(?:$|/)")  # webdataset 0.2 and 1.0 skip such members: `skip_meta` in tariterators.py
 
@@ -55,8 +56,9 @@ def share_a_key(names: Sequence[str]) -> bool:
     """Whether two files of one folder, given by name and each with an extension, have the same key."""
     if not names:
         return False
-    joined, ending = "/".join([*names, ""]), names[0][names[0].rindex(".") :] + "/"
-    if joined.count(".") == len(names) == joined.count(ending):  # one extension, no other dot: equal names only
+    text = joined(names)
+    ending = text[text.index(".") : text.index("/") + 1]
+    if text.count(".") == len(names) == text.count(ending):  # one extension, no other dot: equal names only
         return False
     return len({name.rpartition(".")[0].replace(".", "_") for name in names}) < len(names)
 

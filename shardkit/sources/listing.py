@@ -24,7 +24,7 @@ from shardkit.sources.origin import Origin
 from shardkit.sources.scratch import Growing
 from shardkit.sources.source import Source, say_what_is_in_no_split
 from shardkit.sources.tree.split_folders import splits_of, splits_of_any_folder
-from shardkit.sources.tree.walk import Folder, folders_in_order, hidden_or_system, in_order, wanted_extensions
+from shardkit.sources.tree.walk import Folder, Listing, folders_in_order, hidden_or_system, in_order, wanted_extensions
 
 _log = logging.getLogger(__name__)
 
@@ -113,8 +113,8 @@ class ListedWalk:
 
     def look(self, folder: str) -> tuple[bool, bool]:
         """(holds an image, holds a folder to walk) for a folder itself."""
-        sizes, below = self._list(folder)
-        return bool(sizes), bool(below)
+        images, below = self._list(folder)
+        return bool(images.names), bool(below)
 
     def _entries(self, path: str) -> tuple[dict[str, int], set[str]]:
         """(name -> row of each file, names of the folders) in a folder. SourceError for a duplicate name."""
@@ -126,7 +126,7 @@ class ListedWalk:
             _refuse_twice(self._listing, rows)
         return names, folders
 
-    def _list(self, path: str) -> tuple[dict[str, int], list[str]]:
+    def _list(self, path: str) -> Listing:
         names, folders = self._entries(path)
         sizes, below = {}, []
         for name in in_order([*names, *folders]):
@@ -140,7 +140,7 @@ class ListedWalk:
                 sizes[name] = int(self._listing.sizes[names[name]])
             else:
                 self.left_out.add(reason, where)
-        return sizes, below
+        return Folder(path, list(sizes), list(sizes.values())), below
 
     def _wanted_or_reason(self, name: str) -> str | None:
         stem, _, extension = name.rpartition(".")

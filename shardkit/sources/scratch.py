@@ -9,9 +9,8 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import tempfile
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -148,7 +147,7 @@ class Growing:
     def __len__(self) -> int:
         return self._written // self._values.itemsize + len(self._values)
 
-    def extend(self, values: list[int]) -> None:
+    def extend(self, values: Iterable[int]) -> None:
         """Append numbers."""
         self._values.extend(values)
         self._spill()
@@ -194,12 +193,16 @@ class Growing:
 
 def _temporary(size: int) -> IO[bytes]:
     """A file without a name, for `size` bytes and perhaps more."""
+    import tempfile
+
     with _room(size):
         return tempfile.TemporaryFile(dir=_folder())
 
 
 def _folder() -> str:
     """The folder of temporary files: the user's choice, or one that is on a disk where /tmp may be in memory."""
+    import tempfile
+
     named = next((os.environ[name] for name in _VARIABLES if os.environ.get(name)), None)
     if named is not None:
         return named

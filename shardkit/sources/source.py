@@ -126,9 +126,9 @@ class Source:
         """The key of a row, unique in the source."""
         return self.renamed.get(row) or key_of_file(self.paths[row])
 
-    def keys(self, rows: Sequence[int] | NDArray[np.integer]) -> list[str]:
-        """The keys of some rows, in the order of `rows`."""
-        own = keys_of_files(self.paths.take(rows))
+    def keys(self, rows: Sequence[int] | NDArray[np.integer], paths: list[bytes] | None = None) -> list[str]:
+        """The keys of some rows, in the order of `rows`. paths: theirs, if they were taken."""
+        own = keys_of_files(self.paths.take(rows) if paths is None else paths)
         if not self.renamed:
             return own
         return [self.renamed.get(int(row), key) for row, key in zip(rows, own, strict=True)]

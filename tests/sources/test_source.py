@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from array import array
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -299,7 +300,7 @@ def test_a_file_that_vanishes_during_the_scan_is_left_out(
     def late_lister(extensions: Collection[str]) -> Callable[[int], native.Listed | None] | None:
         def listed(folder: int) -> native.Listed | None:
             (tmp_path / "c" / name).unlink()
-            return {"1.jpg": 3}, [name]
+            return "1.jpg/", array("q", [3]).tobytes(), [name]
 
         return None if real_lister(extensions) is None else listed
 

@@ -92,7 +92,9 @@ class _Found:
         values = (some.offsets, some.lengths, some.starts, sizes, some.widths, some.heights, some.crcs)
         for column, more in zip(self.columns.values(), values, strict=True):
             column.extend(more)
-        counts = Counter(self.fields_of_files[first:stop])
+        fields = self.fields_of_files[first:stop]
+        one = fields.count(fields[0]) == len(fields)
+        counts = {fields[0]: len(fields)} if one else Counter(fields)
         self.fields.update(dict.fromkeys(counts))
         self.types.update({f"JPEG {field}": count for field, count in counts.items()})
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Collection
 from shardkit.native import load
 from shardkit.system import POSIX
 
-Listed = tuple[dict[str, int], list[str]]
-"""(name -> bytes of each image, the names of all other entries)."""
+Listed = tuple[str, bytes, list[str]]
+"""(the names of the images, each followed by a slash, their sizes as int64, the names of all other entries), sorted."""
 
 
 def lister(extensions: Collection[str]) -> Callable[[int], Listed | None] | None:

@@ -12,7 +12,8 @@ import heapq
 import os
 import stat
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,6 +22,7 @@ from shardkit.errors import MissingSourceError, SourceError, UsageError
 from shardkit.sample import fs_text
 from shardkit.sources import left_out as leftout
 from shardkit.sources.left_out import LeftOutCounter
+from shardkit.sources.tree.names import JoinedNames
 from shardkit.sources.tree.native import Listed, Named, lister
 
 _SYSTEM_NAMES = frozenset(
@@ -61,8 +63,18 @@ class Folder:
     """The images of one folder: its path below the root, their names in order, and their sizes in bytes."""
 
     path: str
-    names: list[str]
-    sizes: list[int]
+    names: Sequence[str]
+    sizes: Sequence[int]
+
+
+def folder_of(path: str, sizes: Mapping[str, int]) -> Folder:
+    """The folder whose images have these sizes, by name."""
+    names = in_order(sizes)
+    return Folder(path, names, [sizes[name] for name in names])
+
+
+Listing = tuple[Folder, list[str]]
+"""(the images of a folder, the paths of the folders in it)."""
 
 
 def wanted_extensions(extensions: Collection[str]) -> frozenset[str]:
@@ -116,25 +128,24 @@ class ClassWalk(Protocol):
         ...
 
 
-def folders_in_order(top: str, look_into: Callable[[str], tuple[dict[str, int], list[str]]]) -> Iterator[Folder]:
+def folders_in_order(top: str, look_into: Callable[[str], Listing]) -> Iterator[Folder]:
     """Yield the folders at and below `top`, in order.
 
-    look_into: returns (name -> size in bytes of each image, paths of the subfolders) of a folder. A folder's path
-    begins with its parent's, so that the smallest known path is always next.
+    look_into: lists a folder. A folder's path begins with its parent's, so that the smallest known path is always
+    next.
     """
     waiting = [(_order(top), top)]
     while waiting:
         _, path = heapq.heappop(waiting)
-        sizes, below = look_into(path)
-        for folder in below:
-            heapq.heappush(waiting, (_order(folder), folder))
-        names = sorted(sizes) if _order is str else sorted(sizes, key=_order)
-        yield Folder(path, names, [sizes[name] for name in names])
+        folder, below = look_into(path)
+        for each in below:
+            heapq.heappush(waiting, (_order(each), each))
+        yield folder
 
 
 def in_order(names: Iterable[str]) -> list[str]:
     """Names in the order of a scan."""
-    return sorted(names, key=_order)
+    return sorted(names) if _order is str else sorted(names, key=_order)
 
 
 def hidden_or_system(name: str, *, is_folder: bool) -> str | None:
@@ -196,11 +207,11 @@ class Walk:
 
     def look(self, folder: str) -> tuple[bool, bool]:
         """(whether `folder` directly contains an image, whether it contains a folder to walk)."""
-        sizes, below = self._list(folder)
-        return bool(sizes), bool(below)
+        images, below = self._list(folder)
+        return bool(images.names), bool(below)
 
-    def _list(self, path: str) -> tuple[dict[str, int], list[str]]:
-        """(name -> size of each image, paths of the folders) in a folder; other entries are counted as left out."""
+    def _list(self, path: str) -> Listing:
+        """List a folder; other entries are counted as left out."""
         sizes: dict[str, int] = {}
         others: list[Entry] = []
         if path.count("/") >= MAX_DEPTH:
@@ -211,9 +222,11 @@ class Walk:
             with _opened(place) as folder:
                 found = self._taken(place) or self._lister(folder)
                 if found is not None:
-                    sizes = found[0]
-                    others = [Named(name, folder) for name in sorted(found[1], key=_order)]
-                    return sizes, self._sort_out(path, others, sizes)
+                    names, listed = found[0], array("q", found[1])
+                    below = self._sort_out(path, [Named(name, folder) for name in in_order(found[2])], sizes)
+                    if not sizes:
+                        return Folder(path, JoinedNames(names, len(listed)), listed), below
+                    return folder_of(path, sizes | dict(zip(names.split("/"), listed, strict=False))), below
         with _entries(place) as entries:
             for entry in entries:
                 name = entry.name
@@ -227,14 +240,15 @@ class Walk:
                         pass
                 others.append(entry)
             others.sort(key=_name_order)
-            return sizes, self._sort_out(path, others, sizes)
+            below = self._sort_out(path, others, sizes)
+            return folder_of(path, sizes), below
 
     def _taken(self, place: str) -> Listed | None:
         """What was listed of a folder before the scan began."""
         early = _listings[-1] if _listings else None
         return early.taken(place) if early is not None and early.wanted == self._wanted else None
 
-    def _sort_out(self, path: str, others: list[Entry], sizes: dict[str, int]) -> list[str]:
+    def _sort_out(self, path: str, others: Sequence[Entry], sizes: dict[str, int]) -> list[str]:
         """Count the entries that are left out, add images to `sizes`, and return the paths of the folders."""
         below = []
         for entry in others:

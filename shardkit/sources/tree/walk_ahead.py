@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 from shardkit.sources.left_out import LeftOutCounter
-from shardkit.sources.tree.walk import ClassWalk, Folder, Walk, folders_in_order
+from shardkit.sources.tree.walk import ClassWalk, Folder, Listing, Walk, folders_in_order
 
 THREADS = 16
 TRIAL_SECONDS = 0.25
@@ -24,8 +24,6 @@ BUSY = 0.5
 """The share of CPU time from which on threads do not help."""
 _WAITING_FILES = 1 << 20
 """No more folders are listed ahead while this many files wait; each takes about 150 bytes until it is used."""
-
-Listing = tuple[dict[str, int], list[str]]
 
 
 @contextmanager
@@ -107,7 +105,7 @@ class _Ahead:
             return self.walk._list(path)
         found, notes = coming.result()
         with self.lock:
-            self.files -= len(found[0])
+            self.files -= len(found[0].names)
         for reason, where in notes.notes:
             self.left_out.add(reason, where)
         return found
@@ -127,5 +125,5 @@ class _Ahead:
         part.left_out = notes = _Notes()
         found = part._list(path)
         with self.lock:
-            self.files += len(found[0])
+            self.files += len(found[0].names)
         return found, notes

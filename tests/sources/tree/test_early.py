@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def test_the_source_is_the_same(
 
 def test_a_folder_is_taken_once(root: Path, run_before: Callable[..., early._Early]) -> None:
     whole = run_before(root)
-    assert whole.taken(f"{root}/a") == ({"1.jpg": 7, "2.jpg": 7}, ["notes.md"])
+    assert whole.taken(f"{root}/a") == ("1.jpg/2.jpg/", array("q", [7, 7]).tobytes(), ["notes.md"])
     assert whole.taken(f"{root}/a") is None
     assert whole.taken(f"{root}/nowhere") is None
     assert whole.taken("/elsewhere/a") is None

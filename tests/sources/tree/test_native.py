@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from array import array
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardkit.native import load
-from shardkit.sources.columns import PathColumn
-from shardkit.sources.keys import key_of_file, keys_of_files
+from shardkit.sources.columns import PathColumn, PathColumnBuilder
+from shardkit.sources.keys import key_of_file, keys_of_files, share_a_key
+from shardkit.sources.tree.names import JoinedNames
 from shardkit.sources.tree.native import Named, lister
 
 tree = load("tree")[0]
@@ -25,6 +27,22 @@ BYTES = st.binary(max_size=12) | st.text("ab./_\\\xe9\0", max_size=14).map(str.e
 def test_keys_are_those_of_python(paths: list[bytes]) -> None:
     paths = [*paths, *(b"__" + path for path in paths), *(path + b".jpg" for path in paths)]
     assert keys_of_files(paths) == [key_of_file(path) for path in paths]
+
+
+NAMES = st.lists(st.text("ab.ü", min_size=1, max_size=4).map(lambda stem: f"{stem}.jpg"), max_size=6)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["", "a/", "ü/b/"]), NAMES), max_size=4))
+def test_joined_names_are_added_as_names_are(folders: list[tuple[str, list[str]]]) -> None:
+    one_by_one, together = PathColumnBuilder(), PathColumnBuilder()
+    for prefix, names in folders:
+        whole = JoinedNames("".join(f"{name}/" for name in names), len(names))
+        assert (len(whole), [*whole], share_a_key(whole)) == (len(names), names, share_a_key(names))
+        assert not names or (whole[-1], whole[1:]) == (names[-1], names[1:])
+        one_by_one.extend(prefix, names)
+        together.extend(prefix, whole)
+        assert len(together) == len(one_by_one)
+    assert [*together.build()] == [*one_by_one.build()]
 
 
 def test_a_key_of_a_long_path_is_that_of_python() -> None:
@@ -63,13 +81,13 @@ def test_only_regular_files_with_a_known_extension_are_listed_with_their_size(tm
     try:
         listed = found(folder)
         assert listed is not None
-        sizes, others = listed
+        names, sizes, others = listed
         assert found(folder) == listed, "the descriptor is where it was"
         kinds = {name: (Named(name, folder).is_dir(), Named(name, folder).is_file()) for name in others}
     finally:
         os.close(folder)
-    assert sizes == {"a.jpg": 3, "b.JPG": 3}
-    assert sorted(others) == sorted(set(os.listdir(tmp_path)) - set(sizes))
+    assert (names, [*array("q", sizes)]) == ("a.jpg/b.JPG/", [3, 3])
+    assert others == sorted(set(os.listdir(tmp_path)) - {"a.jpg", "b.JPG"})
     assert kinds["folder.jpg"] == (True, False) and kinds["link.jpg"] == (False, True)
     assert kinds["pipe.jpg"] == (False, False)
 

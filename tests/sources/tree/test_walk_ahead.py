@@ -86,7 +86,7 @@ def listing_threads(root: Path, monkeypatch: pytest.MonkeyPatch) -> set[int]:
     seen: set[int] = set()
 
     class Seen(Walk):
-        def _list(self, path: str) -> tuple[dict[str, int], list[str]]:
+        def _list(self, path: str) -> walk_ahead.Listing:
             seen.add(threading.get_ident())
             return super()._list(path)
 
@@ -109,10 +109,10 @@ def test_a_disk_that_keeps_the_scan_waiting_gets_threads(monkeypatch: pytest.Mon
     clocks = {"perf_counter": 0.0, "thread_time": 0.0}
 
     class Slow(Walk):
-        def _list(self, path: str) -> tuple[dict[str, int], list[str]]:
+        def _list(self, path: str) -> walk_ahead.Listing:
             clocks["perf_counter"] += 0.1
             clocks["thread_time"] += 0.01
-            return {"1.jpg": 1}, []
+            return walk_ahead.Folder(path, ["1.jpg"], [1]), []
 
     def clock(name: str) -> Callable[[], float]:
         return lambda: clocks[name]
@@ -142,7 +142,7 @@ def test_a_folder_that_cannot_be_listed_is_named_and_the_threads_end(
     deep: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Broken(Walk):
-        def _list(self, path: str) -> tuple[dict[str, int], list[str]]:
+        def _list(self, path: str) -> walk_ahead.Listing:
             if path == "b/x":
                 raise SourceError("b/x", "the folder can't be read", "check its permissions")
             return super()._list(path)

@@ -26,50 +26,71 @@ static int by_listed_name(const void *left, const void *right)
     return strcmp(((const listed_name *)left)->text, ((const listed_name *)right)->text);
 }
 
-static int put_listed(PyObject *dict, PyObject *list, const listed_name *each)
+/* The names of images, each followed by a slash, as one text; NULL with an exception. */
+static PyObject *listed_images(const listed_name *sorted, size_t count, size_t room)
 {
-    PyObject *name = each->size < 0 ? PyUnicode_DecodeFSDefault(each->text)
-                                    : PyUnicode_DecodeUTF8(each->text, (Py_ssize_t)strlen(each->text), "strict");
-    if (name == NULL)
-        return -1;
-    int failed;
-    if (each->size < 0) {
-        failed = PyList_Append(list, name);
-    } else {
-        PyObject *number = PyLong_FromLongLong(each->size);
-        failed = number == NULL ? -1 : PyDict_SetItem(dict, name, number);
-        Py_XDECREF(number);
+    char *text = PyMem_Malloc(room + 1), *to = text;
+    if (text == NULL)
+        return PyErr_NoMemory();
+    for (size_t i = 0; i < count; i++) {
+        if (sorted[i].size < 0)
+            continue;
+        const size_t length = strlen(sorted[i].text);
+        memcpy(to, sorted[i].text, length);
+        to += length;
+        *to++ = '/';
     }
-    Py_DECREF(name);
-    return failed;
+    PyObject *names = PyUnicode_DecodeUTF8(text, to - text, "strict");
+    PyMem_Free(text);
+    return names;
 }
 
-/* (name -> bytes of each image, the names of all other entries), in the order of their bytes; None if the name of an
+/* Their sizes, as int64 in bytes, and the names of all else in a list. 0 with an exception. */
+static int listed_rest(const listed_name *sorted, size_t count, PyObject **sizes, PyObject **others)
+{
+    Py_ssize_t images = 0;
+    for (size_t i = 0; i < count; i++)
+        images += sorted[i].size >= 0;
+    *sizes = PyBytes_FromStringAndSize(NULL, images * (Py_ssize_t)sizeof(int64_t));
+    *others = PyList_New(0);
+    if (*sizes == NULL || *others == NULL)
+        return 0;
+    char *to = PyBytes_AsString(*sizes);
+    for (size_t i = 0; i < count; i++) {
+        if (sorted[i].size >= 0) {
+            memcpy(to, &sorted[i].size, sizeof(int64_t));
+            to += sizeof(int64_t);
+            continue;
+        }
+        PyObject *name = PyUnicode_DecodeFSDefault(sorted[i].text);
+        const int failed = name == NULL ? -1 : PyList_Append(*others, name);
+        Py_XDECREF(name);
+        if (failed < 0)
+            return 0;
+    }
+    return 1;
+}
+
+/* (names of images, their sizes, the names of all other entries), in the order of their bytes; None if the name of an
  * image is not UTF-8. */
 static PyObject *listed_names(const Names *found)
 {
-    PyObject *sizes = PyDict_New(), *others = PyList_New(0), *result = NULL;
+    PyObject *images = NULL, *sizes = NULL, *others = NULL, *result = NULL;
     listed_name *sorted = PyMem_Malloc((found->count + 1) * sizeof *sorted);
-    if (sizes == NULL || others == NULL || sorted == NULL) {
-        if (sorted == NULL)
-            PyErr_NoMemory();
-        goto end;
-    }
+    if (sorted == NULL)
+        return PyErr_NoMemory();
     for (size_t i = 0; i < found->count; i++)
         sorted[i] = (listed_name){found->text + found->names[i].at, found->names[i].size};
     qsort(sorted, found->count, sizeof *sorted, by_listed_name);
-    for (size_t i = 0; i < found->count; i++) {
-        if (put_listed(sizes, others, sorted + i) < 0) {
-            if (PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
-                PyErr_Clear();
-                result = Py_NewRef(Py_None);
-            }
-            goto end;
-        }
+    images = listed_images(sorted, found->count, found->used);
+    if (images == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
+        PyErr_Clear();
+        result = Py_NewRef(Py_None);
+    } else if (images != NULL && listed_rest(sorted, found->count, &sizes, &others)) {
+        result = PyTuple_Pack(3, images, sizes, others);
     }
-    result = PyTuple_Pack(2, sizes, others);
-end:
     PyMem_Free(sorted);
+    Py_XDECREF(images);
     Py_XDECREF(sizes);
     Py_XDECREF(others);
     return result;
