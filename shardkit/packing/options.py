@@ -22,6 +22,9 @@ from shardkit.sources.options import LabelOptions
 from shardkit.sources.split import Splitting, splitting_of
 from shardkit.units import cores, parse_bytes
 
+NEAR_DUPLICATES = "group_near_duplicates"
+"""The option, also in the manifest, by which near-duplicates are kept in one split."""
+
 
 @dataclass(frozen=True, slots=True)
 class PackOptions:
@@ -57,6 +60,8 @@ class PackOptions:
             require_available()
         if self.fields and self.transcode is not None:
             self._require_one_image(self.transcode)
+        if self.split is not None and self.split.near_duplicates:
+            self._require_comparable()
 
     def _require_one_image(self, wish: Transcoding) -> None:
         """UsageError if a sample has further images: only its first is transcoded, and would no longer match them."""
@@ -68,12 +73,25 @@ class PackOptions:
             fact = f"only the first of the images {', '.join(images)} would change, and no longer match the others"
             raise UsageError("fields", fact, "omit `resize`, `max_side`, `orient` and `to`, or the other images")
 
+    def _require_comparable(self) -> None:
+        """UsageError where near-duplicates can't be kept in one split."""
+        if self.append:
+            fact = "given together with `append`, and a new image may look like images of several splits"
+            raise UsageError(NEAR_DUPLICATES, fact, "pack everything again with `overwrite`")
+        if self.fields and not any(name.rpartition(".")[2] in IMAGE_FIELDS for name in self.fields):
+            fact = f"none of the fields {', '.join(self.fields)} is an image that can be compared"
+            raise UsageError("fields", fact, "name one, such as jpg")
+
     def recorded(self) -> dict[str, Any]:
         """The options that determine the content, for the manifest: nothing about the machine or the run."""
         names = ("max_bytes", "max_count", "shuffle", "seed", "check", "on_error")
         ext = None if self.extensions == DEFAULT_EXTENSIONS or self.fields else list(self.extensions)
         together = {"fields": list(self.fields)} if self.fields else {}
-        split = {} if self.split is None else {"split": dict(self.split.parts), "group_by": self.split.group_by or None}
+        split: dict[str, Any] = (
+            {} if self.split is None else {"split": dict(self.split.parts), "group_by": self.split.group_by or None}
+        )
+        if self.split is not None and self.split.near_duplicates:
+            split[NEAR_DUPLICATES] = True
         made = {} if self.transcode is None else self.transcode.recorded()
         rest = self.labels.recorded() | content_options(
             seek_points=self.seek_points, quality_columns=self.quality_columns
@@ -101,7 +119,7 @@ def make_options(settings: PackSettings) -> PackOptions:
         on_error=settings.on_error,
         overwrite=settings.overwrite,
         fields=names,
-        split=splitting_of(settings.split, settings.group_by, settings.seed),
+        split=splitting_of(settings.split, settings.group_by, settings.seed, settings.group_near_duplicates),
         labels=settings.labels,
         append=settings.append,
         transcode=settings.images.transcoding(),

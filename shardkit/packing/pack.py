@@ -123,6 +123,7 @@ def pack(
     labels: LabelOptions | None = None,
     split: Mapping[str, float] | str | None = None,
     group_by: str | None = None,
+    group_near_duplicates: bool = False,
     images: Images | None = None,
     quality_columns: bool = False,
     check: ImageCheck = "header",
@@ -166,6 +167,9 @@ def pack(
     "train=0.8,validation=0.2", which are packed like the splits of a folder. A sample's split depends only on its key,
     `seed` and the fractions, so adding samples never moves others. group_by: a regular expression; files for which its
     first group (or the whole expression) matches the same text in the path below the source stay in the same split.
+    group_near_duplicates: images that look alike stay in the same split, as do equal files: all images are read and
+    compared first, as in the source. A new image may then move others. With `group_by`, a group that has a
+    near-duplicate of another one stays with it. Not with `append`.
     images: a `shardkit.Images`: resize, convert, or remove metadata; find seek points, for faster crops. An image that
     already conforms is copied byte for byte.
     quality_columns: decode each image at a small scale, and store a perceptual hash, brightness, sharpness and entropy
@@ -194,8 +198,9 @@ def pack(
         format=format, max_bytes=max_bytes, max_count=max_count, shuffle=shuffle, seed=seed, workers=workers,
         engine=engine, classes=classes, classes_from=classes_from, ext=ext, fields=fields,
         columns=columns or TableColumns(), labels=labels or LabelOptions(), split=split, group_by=group_by,
-        images=images or Images(), quality_columns=quality_columns, check=check, on_error=on_error, append=append,
-        overwrite=overwrite, part=part, work=work, storage_options=storage_options,
+        group_near_duplicates=group_near_duplicates, images=images or Images(), quality_columns=quality_columns,
+        check=check, on_error=on_error, append=append, overwrite=overwrite, part=part, work=work,
+        storage_options=storage_options,
     )  # fmt: skip
     packing = prepare(source, dest, settings, progress)
     with ExitStack() as stack:
@@ -232,6 +237,7 @@ def plan_pack(
     labels: LabelOptions | None = None,
     split: Mapping[str, float] | str | None = None,
     group_by: str | None = None,
+    group_near_duplicates: bool = False,
     images: Images | None = None,
     quality_columns: bool = False,
     check: ImageCheck = "header",
@@ -248,8 +254,9 @@ def plan_pack(
         format=format, max_bytes=max_bytes, max_count=max_count, shuffle=shuffle, seed=seed, workers=workers,
         engine=engine, classes=classes, classes_from=classes_from, ext=ext, fields=fields,
         columns=columns or TableColumns(), labels=labels or LabelOptions(), split=split, group_by=group_by,
-        images=images or Images(), quality_columns=quality_columns, check=check, on_error=on_error, append=append,
-        overwrite=overwrite, part=part, work=work, storage_options=storage_options,
+        group_near_duplicates=group_near_duplicates, images=images or Images(), quality_columns=quality_columns,
+        check=check, on_error=on_error, append=append, overwrite=overwrite, part=part, work=work,
+        storage_options=storage_options,
     )  # fmt: skip
     packing = prepare(source, dest, settings, progress)
     return PackPlan(tuple(job.described() for job in packing.jobs(packing.destinations, progress)))
@@ -271,7 +278,7 @@ class Packing:
         """Scan the source and plan each dataset."""
         before = existing_datasets(destinations, self.options) if self.options.append else {}
         scanned = _scan(self.opened, self.names, progress)
-        contents = plan_datasets(scanned, destinations, self.options, before, self.names)
+        contents = plan_datasets(scanned, destinations, self.options, before, self.names, progress)
         return [Job(key, destinations[key], content, self.options, self.part) for key, content in contents.items()]
 
     def result(self, manifests: Mapping[str, Manifest]) -> Packed:

@@ -238,6 +238,14 @@ class PackSettings:
         ),
     ] = None
     group_by: Annotated[str | None, Help("Keep files whose paths match the same text in one split.", "REGEX")] = None
+    group_near_duplicates: Annotated[
+        bool,
+        Help("Keep images that look alike in one split."),
+        About(
+            "Keep images that look alike in one split: resized, recompressed, gray or slightly cropped copies, and "
+            "equal files. All images are then read and compared before they are packed."
+        ),
+    ] = False
     images: Images = field(default_factory=Images)
     quality_columns: QualityColumns = False
     check: Annotated[

@@ -3,7 +3,9 @@
 A sample's split depends only on its key, the seed and the fractions: BLAKE2b of the key gives a number in [0, 1), and
 the cumulative fractions map it to a split. So a file never changes its split when others are added or removed. The
 price is that a split has its fraction of each class only in expectation: of n files it gets n·f ± 2·√(n·f·(1-f)) (19
-times out of 20). With groups, whole groups are assigned, and no group is divided.
+times out of 20). With groups, whole groups are assigned, and no group is divided: the files of a group have the text
+of `group_by` in the place of their keys, and files that are to be together go where one of them would go alone. That
+one is drawn by its number alone, evenly, so that it often stays the same when files are added to the group.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import SourceError, UsageError, printable
-from shardkit.rng import stream_key
+from shardkit.rng import bits, stream_key
 from shardkit.sample import fs_text, path_of_text, text_of_path
 from shardkit.sources.groups import Grouped
 from shardkit.sources.keys import key_of_file
@@ -33,13 +35,19 @@ _log = logging.getLogger(__name__)
 
 _CURE = "give names with fractions that add up to 1, such as train=0.8,validation=0.1,test=0.1"
 _SHOWN = 5
+_DRAW = stream_key("pack --group-near-duplicates")
+
 _PIECE = 1 << 16
 """Paths that are Python objects at once."""
+
+Pairs = NDArray[np.int64]
+"""Rows of a source that belong into one split, shape (n, 2)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Splitting:
     """The splits by name with their fractions, in the order given. group_by: a regular expression, or "" for none.
+    near_duplicates: whether images that look alike are kept in one split.
 
     Raises UsageError for fractions that do not add up to 1, invalid file names, and an invalid regular expression.
     """
@@ -47,6 +55,7 @@ class Splitting:
     parts: tuple[tuple[str, float], ...]
     seed: int
     group_by: str = ""
+    near_duplicates: bool = False
 
     def __post_init__(self) -> None:
         names = [name for name, _ in self.parts]
@@ -72,11 +81,16 @@ class Splitting:
         return tuple(name for name, _ in self.parts)
 
 
-def splitting_of(split: Mapping[str, float] | str | None, group_by: str | None, seed: int) -> Splitting | None:
+def splitting_of(
+    split: Mapping[str, float] | str | None, group_by: str | None, seed: int, near_duplicates: bool = False
+) -> Splitting | None:
     """Parse a user's splitting, given as `{"train": 0.8, …}` or `train=0.8,…`; None if `split` is None."""
     if split is None:
         if group_by is not None:
             raise UsageError("group_by", "there are no splits to keep groups together in", "add `split`")
+        if near_duplicates:
+            fact = "there are no splits to keep near-duplicates together in"
+            raise UsageError("group_near_duplicates", fact, "add `split`")
         return None
     if group_by == "":
         raise UsageError("group_by", "the pattern is empty", r"give one such as 'patient(\d+)'")
@@ -85,7 +99,7 @@ def splitting_of(split: Mapping[str, float] | str | None, group_by: str | None, 
         parts = tuple((str(name), float(share)) for name, share in pairs)
     except (TypeError, ValueError) as exc:
         raise UsageError("split", f"{exc}", _CURE) from exc
-    return Splitting(parts, seed, group_by or "")
+    return Splitting(parts, seed, group_by or "", near_duplicates)
 
 
 def _pair(text: str) -> tuple[str, float]:
@@ -108,8 +122,15 @@ class _Dealer:
         self.pattern = re.compile(splitting.group_by) if splitting.group_by else None
 
     def parts(self, paths: Sequence[bytes]) -> NDArray[np.int16]:
-        """The index of the split of each path (int16). SourceError for a path in which the pattern finds no group."""
-        chances = np.frombuffer(b"".join(map(self._digest, paths)), "<u8")
+        """The index of the split of each path (int16). Raises as `chances`."""
+        return self.dealt(self.chances(paths))
+
+    def chances(self, paths: Sequence[bytes]) -> NDArray[np.uint64]:
+        """The number of each path. SourceError for a path in which the pattern finds no group."""
+        return np.frombuffer(b"".join(map(self._digest, paths)), "<u8").astype(np.uint64)
+
+    def dealt(self, chances: NDArray[np.uint64]) -> NDArray[np.int16]:
+        """The index of the split of each of these numbers (int16)."""
         uniform = (chances >> np.uint64(11)).astype(np.float64) * 2.0**-53
         return np.searchsorted(self.ends, uniform, side="right").astype(np.int16)
 
@@ -130,22 +151,40 @@ class _Dealer:
         return group
 
 
-def parts_of(source: Source, splitting: Splitting) -> NDArray[np.int16]:
-    """The index in `splitting.parts` for each row of a source (int16)."""
+def parts_of(source: Source, splitting: Splitting, together: Pairs | None = None) -> NDArray[np.int16]:
+    """The index in `splitting.parts` for each row of a source (int16). together: rows that belong into one split."""
     dealer = _Dealer(splitting, source.root)
     parts = scratch(len(source), np.int16)
+    chances = np.empty(0 if together is None else len(source), np.uint64)
     for start, end in pieces(len(source), _PIECE):
-        parts[start:end] = dealer.parts(source.paths.take(np.arange(start, end)))
+        found = dealer.chances(source.paths.take(np.arange(start, end)))
+        if together is None:
+            parts[start:end] = dealer.dealt(found)
+        else:
+            chances[start:end] = found
         release(source.paths.blob, source.paths.offsets)
-    return parts
+    return parts if together is None else dealer.dealt(_with_one_of_each(chances, together))
 
 
-def split_source(source: Source, splitting: Splitting) -> dict[str, Source]:
+def _with_one_of_each(chances: NDArray[np.uint64], together: Pairs) -> NDArray[np.uint64]:
+    """The numbers, of which those of rows that belong together, directly or not, are all the same one of theirs."""
+    from shardkit.images.quality.duplicates import joined
+
+    values, places = np.unique(chances, return_inverse=True)  # rows of one group share a number
+    places = places.reshape(-1)
+    draws = bits(_DRAW, values)  # the least of the numbers themselves would favour the first split
+    for group in joined(places[together]):
+        some = np.array(group)
+        values[some] = values[some[np.argmin(draws[some])]]
+    return values[places]
+
+
+def split_source(source: Source, splitting: Splitting, together: Pairs | None = None) -> dict[str, Source]:
     """A source for each split, all with the classes and keys of the whole; the first one has its `left_out`.
 
     A class without a sample in a split is logged. SourceError for a split without samples or a path without a group.
     """
-    parts = parts_of(source, splitting)
+    parts = parts_of(source, splitting, together)
     found = {}
     for number, name in enumerate(splitting.names):
         found[name] = source_at(source, rows_where(parts, number), left_out=LeftOut() if number else None)
@@ -153,9 +192,9 @@ def split_source(source: Source, splitting: Splitting) -> dict[str, Source]:
     return found
 
 
-def split_grouped(grouped: Grouped, splitting: Splitting) -> dict[str, Grouped]:
+def split_grouped(grouped: Grouped, splitting: Splitting, together: Pairs | None = None) -> dict[str, Grouped]:
     """As `split_source`, for samples of several files each; a sample's key is that of its main file."""
-    parts = parts_of(grouped.samples, splitting)
+    parts = parts_of(grouped.samples, splitting, together)
     dealer = _Dealer(splitting, grouped.samples.root)
     homes = dealer.parts([path_of_text(path) for path, _ in grouped.incomplete]).tolist()
     found = {}
@@ -168,7 +207,7 @@ def split_grouped(grouped: Grouped, splitting: Splitting) -> dict[str, Grouped]:
 
 
 def _look_at(found: Mapping[str, Source], splitting: Splitting, whole: Source) -> None:
-    what = "groups" if splitting.group_by else "files"
+    what = "groups" if splitting.group_by or splitting.near_duplicates else "files"
     there = whole.counts > 0
     for name, source in found.items():
         if not len(source):

@@ -93,7 +93,7 @@ def test_every_option_reaches_pack(call: Callable[..., dict[str, Any]]) -> None:
     shards = "--format tar --max-bytes 64MiB --max-count 100 --no-shuffle --seed 7 --workers 3"
     shards += " --append --overwrite --part 3/16 --dry-run --engine ray --address head:6379"
     files = "--ext jpg,.PNG --fields jpg,json --check full --on-error skip --classes names.txt --classes-from m.json"
-    files += " --split a=0.5,b=0.5 --group-by p[0-9]+"
+    files += " --split a=0.5,b=0.5 --group-by p[0-9]+ --group-near-duplicates"
     images = (
         "--resize 256 --max-side 512 --to jpeg --quality 85 --baseline --seek-points --strip --orient"
         " --subsampling 420 --quality-columns"
@@ -127,6 +127,7 @@ def test_every_option_reaches_pack(call: Callable[..., dict[str, Any]]) -> None:
         "no_labels": False,
         "split": "a=0.5,b=0.5",
         "group_by": "p[0-9]+",
+        "group_near_duplicates": True,
         "resize": 256,
         "max_side": 512,
         "to": "jpeg",

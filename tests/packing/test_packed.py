@@ -19,7 +19,7 @@ from shardkit.packing.settings import PackSettings
 from shardkit.shards.manifest import decode_manifest
 
 pack: Any = shardkit.pack  # as programs of the last release call it
-MOST_PARAMETERS = 27
+MOST_PARAMETERS = 28
 
 
 @pytest.fixture

@@ -116,6 +116,30 @@ def test_another_seed_deals_otherwise() -> None:
     assert 200 < int((first != second).sum()) < 500  # 1 - 0.8² - 2 · 0.1² = 0.34 of them
 
 
+def test_rows_that_belong_together_go_where_one_of_them_would_go_alone() -> None:
+    source, splitting = made_up({"cat": 6000}), Splitting(tuple(THREE.items()), 0)
+    alone = parts_of(source, splitting)
+    pairs = np.array([(n, n + step) for n in range(0, 6000, 6) for step in (3, 1, 5)])  # three go alone, of six
+    pairs = np.concatenate([pairs, [[0, 6], [6, 12]]])  # three groups are one
+    parts = parts_of(source, splitting, pairs)
+    groups = parts.reshape(-1, 6)[:, [0, 1, 3, 5]]
+    assert (groups == groups[:, :1]).all()
+    assert len(set(groups[:3, 0].tolist())) == 1
+    assert (parts.reshape(-1, 6)[:, [2, 4]] == alone.reshape(-1, 6)[:, [2, 4]]).all()
+    assert all(parts[row] in alone[row : row + 6] for row in range(18, 6000, 6))
+    for part, share in enumerate(THREE.values()):  # no split is favoured
+        assert abs(int((groups[:, 0] == part).sum()) - 1000 * share) < 5 * math.sqrt(1000 * share * (1 - share))
+
+
+def test_a_group_that_grows_often_stays_where_it_is() -> None:
+    source, splitting = made_up({"cat": 4000}), Splitting(tuple(THREE.items()), 0)
+    before = parts_of(source, splitting, np.zeros((0, 2), np.int64))
+    after = parts_of(source, splitting, np.array([(n, n + 1) for n in range(0, 4000, 2)]))
+    assert (before == parts_of(source, splitting)).all()
+    kept = float((before[::2] == after[::2]).mean())
+    assert kept > 0.75  # 1/2 + 0.66/2
+
+
 @pytest.mark.parametrize("pattern", [r"p\d+", r"(p\d+)_", r"/(p\d+)_\d+\.jpg$"])
 def test_a_group_is_never_divided(pattern: str) -> None:
     source = made_up({"ill": 2000, "well": 2000}, name=lambda n: f"p{n % 100:03}_{n}.jpg")

@@ -22,7 +22,7 @@ from shardkit.checksums import crc32c
 from shardkit.errors import DatasetError, DestinationError, UsageError, printable
 from shardkit.packing.dest.dataset_files import sizes_in
 from shardkit.packing.dest.destination import Destination
-from shardkit.packing.options import PackOptions
+from shardkit.packing.options import NEAR_DUPLICATES, PackOptions
 from shardkit.packing.plan.known_rows import RowsByPath, free_keys
 from shardkit.sample import path_of_text
 from shardkit.shards.columns.values import fitted_column
@@ -114,6 +114,9 @@ def _check(destination: Destination, manifest: Manifest, options: PackOptions) -
         fact = f"this dataset is of the format {manifest.shard_format}, not {options.format}"
         raise DestinationError(place, fact, _CURE)
     mine, theirs = options.recorded(), manifest.options
+    if theirs.get(NEAR_DUPLICATES):
+        fact = "its splits keep near-duplicates together, and a new image may look like images of several splits"
+        raise DestinationError(place, fact, "pack all of it again with `overwrite=True`")
     free = FREE - {"seed"} if options.split is not None else FREE
     for name in sorted({*mine, *theirs} - free):
         if mine.get(name) != theirs.get(name):

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from shardkit.errors import UsageError
+from shardkit.events import ProgressFn, no_progress
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.options import PackOptions
 from shardkit.packing.plan.append import ExistingDataset, classes_after, new_samples, relabelled, require_kind
 from shardkit.packing.plan.content import PlannedDataset, plan_source
+from shardkit.packing.plan.together import near_duplicates
 from shardkit.sample import fs_text
 from shardkit.sources.groups import Grouped, group_files
 from shardkit.sources.source import Source
@@ -32,12 +34,13 @@ def plan_datasets(
     options: PackOptions,
     before: Mapping[str, ExistingDataset],
     classes: Sequence[str] | None,
+    progress: ProgressFn = no_progress,
 ) -> dict[str, PlannedDataset]:
     """The plan of each dataset, by the name of its split ("" for the only one).
 
     before: the datasets that are added to, whose plans hold new samples only. classes: those that the user gave.
     """
-    found = _samples(scanned, options)
+    found = _samples(scanned, options, progress)
     if before:
         source = next(iter(scanned.values()))
         require_kind(source, before.values())
@@ -46,12 +49,20 @@ def plan_datasets(
     return {name: _planned(each, destinations[name], options, before.get(name)) for name, each in found.items()}
 
 
-def _samples(scanned: Mapping[str, Source], options: PackOptions) -> Mapping[str, Source | Grouped]:
+def _samples(
+    scanned: Mapping[str, Source], options: PackOptions, progress: ProgressFn
+) -> Mapping[str, Source | Grouped]:
+    split, skip_bad = options.split, options.on_error == "skip"
     if not options.fields:
-        return scanned if options.split is None else split_source(scanned[""], options.split)
-    skip_bad = options.on_error == "skip"
+        if split is None:
+            return scanned
+        source = scanned[""]
+        return split_source(source, split, near_duplicates(source, split, progress) if split.near_duplicates else None)
     found = {name: group_files(source, options.fields, skip_bad=skip_bad) for name, source in scanned.items()}
-    return found if options.split is None else split_grouped(found[""], options.split)
+    if split is None:
+        return found
+    grouped = found[""]
+    return split_grouped(grouped, split, near_duplicates(grouped, split, progress) if split.near_duplicates else None)
 
 
 def _planned(

@@ -1,8 +1,7 @@
 """Near-duplicates in a report: images that look alike, within a dataset and in two, and labels that look wrong.
 
-Candidates are images whose perceptual hashes differ in few bits (the index's quality columns, or the files of a class
-tree); each is then confirmed by comparing both images (images/quality/near.py). Equal files are not near-duplicates:
-checks.py finds them.
+The rule is in images/quality/duplicates.py; the hashes are those of the index's quality columns, or of the files of a
+class tree. Equal files are not near-duplicates: checks.py finds them.
 """
 
 from __future__ import annotations
@@ -15,25 +14,23 @@ import numpy as np
 
 from shardkit.errors import ShardkitError
 from shardkit.events import Progress, ProgressFn
-from shardkit.images.quality.near import ALIKE, bits_of, candidate_bits, likeness, near_pairs
+from shardkit.images.quality.duplicates import (
+    Candidates,
+    Looks,
+    Rows,
+    candidates_between,
+    candidates_within,
+    joined,
+    look_alike,
+)
+from shardkit.images.quality.near import Pairs
 from shardkit.images.quality.quality import GRID, grid_of
 from shardkit.shards.quality import BRIGHTNESS, ENTROPY, PHASH
 from shardkit.threads import in_threads, thread_count
 from shardkit.tools.report.facts import CHUNK, Facts, Numbers
 
-MOST_CONFIRMED = 100_000
-"""Candidates that are compared as pictures, the nearest first."""
-
-BRIGHTNESS_APART = 0.1
-"""Candidates whose brightness differs by more are not compared."""
-
-PLAIN = 1.0
-"""An image with less entropy (bits) shows too little to have near-duplicates."""
-
 VOTERS, SHARE = 3, 2 / 3
 """A label looks wrong if at least so many images vote, and more than this share of them for one other class."""
-
-_TOGETHER = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,64 +64,51 @@ class NearLeak:
 
 def find_near(facts: Facts, progress: ProgressFn) -> Near | None:
     """The near-duplicates in a dataset; None without quality columns."""
-    if facts.quality is None:
+    looks = _looks(facts)
+    if looks is None:
         return None
-    rows = _first_of_each(facts)
-    pairs = rows[near_pairs(facts.quality[PHASH][rows], bits=candidate_bits(len(rows)))]
-    kept, candidates, confirmed = _confirmed(facts, facts, pairs, progress)
+    found = candidates_within(looks)
+    kept = _confirmed(found, (facts, looks), (facts, looks), progress)
     groups = sorted(joined(kept), key=lambda group: (-len(group), group))
     mislabelled = sum(1 for group in groups if len({int(facts.labels[row]) for row in group}) > 1)
     surplus = sum(map(len, groups)) - len(groups)
-    return Near(tuple(groups), surplus, mislabelled, candidates, confirmed, _hints(facts, pairs))
+    return Near(tuple(groups), surplus, mislabelled, found.count, len(found.pairs), _hints(facts, found.near))
 
 
 def find_near_leak(facts: Facts, other: Facts, progress: ProgressFn) -> NearLeak | None:
     """Images of `facts` that look like one of `other`; None if one of them has no quality columns."""
-    if facts.quality is None or other.quality is None:
+    ours, theirs = _looks(facts), _looks(other)
+    if ours is None or theirs is None:
         return None
-    ours, theirs = _first_of_each(facts), _first_of_each(other)
-    ours = ours[~np.isin(facts.prints()[ours], other.prints())]
-    bits = candidate_bits(len(ours), len(theirs))
-    found = near_pairs(facts.quality[PHASH][ours], other.quality[PHASH][theirs], bits=bits)
-    pairs = np.stack([ours[found[:, 0]], theirs[found[:, 1]]], 1)
-    kept, candidates, confirmed = _confirmed(facts, other, pairs, progress)
+    found = candidates_between(ours, theirs)
+    kept = _confirmed(found, (facts, ours), (other, theirs), progress)
     kept = kept[np.unique(kept[:, 0], return_index=True)[1]]  # the nearest of each
     relabelled = sum(1 for row, twin in kept.tolist() if facts.class_of(row) != other.class_of(twin))
-    return NearLeak(facts.name, other.name, tuple(map(tuple, kept.tolist())), relabelled, candidates, confirmed)
+    pairs = tuple(map(tuple, kept.tolist()))
+    return NearLeak(facts.name, other.name, pairs, relabelled, found.count, len(found.pairs))
 
 
-def _first_of_each(facts: Facts) -> Numbers:
-    """The rows of images that show something, the first of equal files."""
+def _looks(facts: Facts) -> Looks | None:
     quality = facts.quality
-    assert quality is not None
-    shows = np.flatnonzero(quality[ENTROPY] >= PLAIN)  # NaN is not
-    rows: Numbers = np.sort(shows[np.unique(facts.prints()[shows], return_index=True)[1]])
-    return rows
+    return None if quality is None else Looks(facts.prints(), quality[PHASH], quality[BRIGHTNESS], quality[ENTROPY])
 
 
-def _confirmed(facts: Facts, other: Facts, pairs: Numbers, progress: ProgressFn) -> tuple[Numbers, int, int]:
-    """(the pairs that look alike, nearest first; how many were candidates; how many of these were compared)."""
-    assert facts.quality is not None and other.quality is not None
-    ours, theirs = facts.quality[pairs[:, 0]], other.quality[pairs[:, 1]]
-    pairs = pairs[np.abs(ours[BRIGHTNESS] - theirs[BRIGHTNESS]) <= BRIGHTNESS_APART]
-    differing = facts.quality[PHASH][pairs[:, 0]] ^ other.quality[PHASH][pairs[:, 1]]
-    order = np.lexsort((pairs[:, 1], pairs[:, 0], bits_of(differing)))
-    asked = pairs[order[:MOST_CONFIRMED]]
-    rows, twins = np.unique(asked[:, 0]), np.unique(asked[:, 1])
-    if facts is other:
-        rows = twins = np.union1d(rows, twins)
-    mine = _grids(facts, rows, progress)
-    other_grids = mine if facts is other else _grids(other, twins, progress)
-    alike = np.zeros(len(asked), np.bool_)
-    for low in range(0, len(asked), _TOGETHER):
-        part = asked[low : low + _TOGETHER]
-        first, second = np.searchsorted(rows, part[:, 0]), np.searchsorted(twins, part[:, 1])
-        alike[low : low + _TOGETHER] = likeness(mine[first], other_grids[second]) >= ALIKE
-        progress(Progress("compare", low + len(part), len(asked)))
-    return asked[alike], len(pairs), len(asked)
+def _confirmed(
+    found: Candidates, first: tuple[Facts, Looks], second: tuple[Facts, Looks], progress: ProgressFn
+) -> Pairs:
+    """The candidates that look alike, nearest first."""
+    (facts, ours), (other, theirs) = first, second
+    pairs = found.pairs
+    alike = look_alike(
+        pairs,
+        (ours, lambda rows: _grids(facts, rows, progress)),
+        (theirs, lambda rows: _grids(other, rows, progress)),
+        lambda done: progress(Progress("compare", done, len(pairs))),
+    )
+    return pairs[alike]
 
 
-def _grids(facts: Facts, rows: Numbers, progress: ProgressFn) -> Numbers:
+def _grids(facts: Facts, rows: Rows, progress: ProgressFn) -> Numbers:
     """The grid of each row's image; zeros for one that can't be read."""
     found = np.zeros((len(rows), GRID, GRID), np.uint16)
     catalog = facts.data.content.catalog
@@ -144,26 +128,7 @@ def _grids(facts: Facts, rows: Numbers, progress: ProgressFn) -> Numbers:
     return found
 
 
-def joined(pairs: Numbers) -> list[tuple[int, ...]]:
-    """The groups that pairs connect, each ascending."""
-    parent: dict[int, int] = {}
-
-    def root(row: int) -> int:
-        while (above := parent.setdefault(row, row)) != row:
-            parent[row] = parent[above]
-            row = above
-        return row
-
-    for first, second in pairs.tolist():
-        low, high = sorted((root(first), root(second)))
-        parent[high] = low
-    groups: dict[int, list[int]] = {}
-    for row in sorted(parent):
-        groups.setdefault(root(row), []).append(row)
-    return [tuple(group) for group in groups.values()]
-
-
-def _hints(facts: Facts, pairs: Numbers) -> tuple[tuple[int, int], ...]:
+def _hints(facts: Facts, pairs: Pairs) -> tuple[tuple[int, int], ...]:
     """(row, the label of most images with an equal or near hash), where that is another one."""
     assert facts.quality is not None
     hashes = facts.quality[PHASH]

@@ -6,28 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from images.photos import HEIGHT, WIDTH, photo
 from PIL import Image, ImageFilter
 
 import shardkit
 from shardkit.cli.main import run
+from shardkit.images.quality import duplicates
 from shardkit.tools.report import near as module
-from shardkit.tools.report.near import VOTERS, joined
+from shardkit.tools.report.near import VOTERS
 
 pytest.importorskip("matplotlib")
-
-HEIGHT, WIDTH = 260, 320
-
-
-def photo(seed: int) -> Image.Image:
-    rng = np.random.default_rng(seed)
-    found = np.zeros((HEIGHT, WIDTH, 3))
-    for side in (3, 6, 12, 24, 48):
-        layer = Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8))
-        found += np.asarray(layer.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), float) / side
-    low, high = found.min(), found.max()
-    return Image.fromarray(((found - low) * 255 / (high - low)).astype(np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +121,7 @@ def test_an_image_that_is_gone_is_not_compared(packed: Path, tmp_path: Path, mon
 
 
 def test_what_was_not_compared_is_said(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_CONFIRMED", 1)
+    monkeypatch.setattr(duplicates, "MOST_CONFIRMED", 1)
     (found,) = shardkit.report(str(packed / "train"), tmp_path / "report.html").datasets
     assert found.near_duplicates is not None
     assert len(found.near_duplicates) == 1
@@ -149,9 +138,3 @@ def test_a_label_that_most_similar_images_do_not_have_is_a_hint(tmp_path: Path) 
     (found,) = shardkit.report(str(tmp_path / "tree"), tmp_path / "report.html").datasets
     assert found.label_hints == (("b/wrong0", "a"),)
     assert "This is a hint, no more" in (tmp_path / "report.html").read_text("utf-8")
-
-
-def test_pairs_are_joined_to_groups() -> None:
-    pairs = np.array([[5, 3], [1, 2], [3, 9], [2, 4], [9, 5]])
-    assert sorted(joined(pairs)) == [(1, 2, 4), (3, 5, 9)]
-    assert joined(np.zeros((0, 2), np.int64)) == []
