@@ -196,7 +196,7 @@ def test_over_ranks_each_reads_its_own_part_about_once(mixed: Path, ranks: int) 
     ]
     for way in quality.over_ranks:
         assert (way.ranks, way.ranks_per_node) == (ranks, 2)
-        assert way.read >= 1 and way.touched >= 1 and way.chance < way.met < 1
+        assert way.read >= 1 and way.touched >= 1 and 0 < way.met < 1 and 0 < way.chance < 1
 
 
 def test_nodes_with_affinity_keep_their_samples(mixed: Path) -> None:

@@ -3,7 +3,9 @@
     1. The shards are permuted by (seed, epoch) and laid end to end: a line of N samples.
     2. The N samples are shared by V sections, N // V + (1 if v < N % V else 0) each, and the n of a section by L lanes,
        n_l = n // L + (1 if l < n % L else 0) each. A lane is a run of the line. Groups of 8 sections follow each other;
-       in a group, first lane 0 of each section, then lane 1 of each, so that a section draws from all of its group.
+       in a group, first lane 0 of each section, then lane 1 of each, so that a section draws from all of its group. In
+       a shuffled order, the sections of a group are permuted by (seed, epoch) in each lane: otherwise samples from two
+       lanes of a section would share a section again in most epochs.
     3. In a lane, samples are sorted by the key  k(i) = i + 2 b u(i),  where b is the lane's buffer and
        u(i) is uniform on [0, 1), from (seed, epoch, lane, i); the key is truncated to 16 binary digits after the
        point, and ties are in the order of i. With b >= n_l the key is u(i): a full permutation of the lane.
@@ -168,13 +170,22 @@ class EpochOrder:
         sections = base + (np.arange(self.sections) < longer)
         bases, longer_lanes = np.divmod(sections[:, None], self._used)
         lengths = bases + (np.arange(self._used) < longer_lanes)
-        starts, at = np.empty_like(lengths), 0
+        starts, at, chances = np.empty_like(lengths), 0, self._chances()
         for low in range(0, self.sections, self.node or GROUP):
-            own = lengths[low : low + (self.node or GROUP)].T  # on the line by lane, then by section
+            group = slice(low, low + (self.node or GROUP))
+            turn = np.argsort(chances[group].T, axis=1, kind="stable")
+            own = np.take_along_axis(lengths[group].T, turn, 1)  # on the line by lane, then by the turn of the section
             ends = np.cumsum(own).reshape(own.shape) + at
-            starts[low : low + own.shape[1]] = (ends - own).T
+            np.put_along_axis(starts[group].T, turn, ends - own, 1)
             at = int(ends[-1, -1])
         return starts.ravel(), lengths.ravel()
+
+    def _chances(self) -> NDArray[np.float64]:
+        """What the sections of a group are sorted by in each lane (float64, sections x lanes)."""
+        if not self.buffer:
+            return np.zeros((self.sections, self._used))
+        numbers = np.arange(self.sections * self._used).reshape(self.sections, self._used)
+        return uniform(stream_key("sections", self.seed, self.epoch), numbers)
 
     def _turned(self, line: Positions) -> Positions:
         """The positions from which those of the lanes are taken."""

@@ -67,6 +67,18 @@ def test_a_node_keeps_its_rows_in_all_epochs_and_reads_few_shards() -> None:
     assert found[0] == found[1] == found[2]
 
 
+@pytest.mark.parametrize("node", [0, 8])
+def test_samples_from_two_lanes_of_a_section_seldom_share_a_section_again(node: int) -> None:
+    counts, lanes, sections = np.full(10, 1024), 16, 16
+    first, second = (EpochOrder(counts, 10_000, 0, epoch, lanes, sections, node) for epoch in range(2))
+    section_of = np.empty(first.samples, np.int64)
+    section_of[all_rows(second)] = np.arange(first.samples) % sections
+    rows = np.array(all_rows(first)).reshape(-1, lanes, sections)  # one of each lane and section
+    pairs = section_of[rows[:, :-1]] == section_of[rows[:, 1:]]
+    chance = 1 / (node or sections)
+    assert chance / 2 < pairs.mean() < 2 * chance
+
+
 def test_a_section_reads_its_part_of_the_line_only() -> None:
     counts, lanes = np.full(100, 100), 4
     for sections in (5, 16):
@@ -77,8 +89,8 @@ def test_a_section_reads_its_part_of_the_line_only() -> None:
             assert runs <= 2 * lanes + len(counts) * len(own) // len(rows) + 1
 
 
-PINNED_SECTIONS = [9, 3, 6, 13, 17, 2, 10, 4, 7, 15, 16, 1, 11, 5, 12, 14, 0, 8]
-PINNED_NODES = [10, 1, 4, 5, 13, 9, 15, 16, 11, 2, 3, 6, 14, 8, 7, 17, 0, 12]
+PINNED_SECTIONS = [3, 6, 9, 13, 17, 2, 4, 7, 10, 15, 16, 1, 5, 12, 11, 14, 0, 8]
+PINNED_NODES = [10, 1, 6, 3, 13, 9, 15, 16, 11, 2, 5, 4, 14, 8, 7, 17, 0, 12]
 PINNED_SMALL = [3, 16, 4, 0, 5, 1, 6, 17, 12, 2, 7, 8, 13, 10, 15, 9, 14, 11]
 PINNED_BEGIN = [17008, 15252, 10505, 9754, 5013, 12252, 13501, 4754, 19009, 16256, 8506, 11753]
 PINNED_SUM = 1_929_518_910_872
