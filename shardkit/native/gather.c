@@ -43,6 +43,7 @@ typedef struct {
     int64_t label;
     Member member; /* of the archive that is the root */
     int stored;    /* whether it is one, and no file below the root */
+    uint64_t mark; /* of what may have been read ahead; 0: not computed */
 } File;
 
 /* Read the whole file into `place`, which has room for one byte more than expected. 0 if its size is different. */
@@ -114,16 +115,35 @@ static int flush(Shard *shard)
     return 0;
 }
 
+static uint64_t mark_of(const Shard *shard, File *file)
+{
+    if (file->mark == 0)
+        file->mark = ahead_mark_below(shard->prefix, file->path, (size_t)file->path_length);
+    return file->mark;
+}
+
+/* Bring what was read of the files behind this one to the cache: they are anywhere. */
+static void fetch_ahead(const Shard *shard, File *file, Py_ssize_t left)
+{
+    if (shard->ahead == NULL)
+        return;
+    if (left > 8)
+        ahead_fetch_slot(shard->ahead, mark_of(shard, file + 8));
+    if (left > 4)
+        ahead_fetch_record(shard->ahead, mark_of(shard, file + 4));
+}
+
 /* Read a file to `place`. 0 if it is not as the scan saw it. */
-static int read_file(const Shard *shard, const File *file, uint8_t *place)
+static int read_file(const Shard *shard, File *file, uint8_t *place)
 {
     if (file->stored)
         return read_member(shard->root, &file->member, place, file->size);
     if (memchr(file->path, 0, (size_t)file->path_length) || file->path_length == 0 || file->path[0] == '/')
         return 0;
-    const uint8_t *held = shard->ahead == NULL ? NULL
-                                               : ahead_find(shard->ahead, shard->prefix, file->path,
-                                                            (size_t)file->path_length, file->size);
+    const uint8_t *held = NULL;
+    if (shard->ahead != NULL)
+        held = ahead_find(shard->ahead, mark_of(shard, file), shard->prefix, file->path, (size_t)file->path_length,
+                          file->size);
     if (held == NULL)
         return read_whole(shard->root, file->path, place, file->size);
     memcpy(place, held, (size_t)file->size);
@@ -131,7 +151,7 @@ static int read_file(const Shard *shard, const File *file, uint8_t *place)
 }
 
 /* Put one file's sample into the buffer. Returns 0 if the file is not plain. */
-static int put_sample(Shard *shard, const File *file, int64_t *record)
+static int put_sample(Shard *shard, File *file, int64_t *record)
 {
     frame_part parts[] = {{file->field, (size_t)file->field_length, NULL, (size_t)file->size, FRAME_IMAGE, 0, -1, 0},
                           {"cls", 3, NULL, 0, FRAME_LABEL, 0, -1, 0}};
@@ -184,12 +204,13 @@ static Py_ssize_t most_needed(const File *file, Py_ssize_t room)
 
 /* Write the samples of files up to the first that does not fit the buffer or is not plain, or until `most` bytes are
  * written. Returns how many; `error` is the number of an error of the output. */
-static Py_ssize_t put_samples(Shard *shard, const File *files, Py_ssize_t count, Py_ssize_t most, int64_t *records,
+static Py_ssize_t put_samples(Shard *shard, File *files, Py_ssize_t count, Py_ssize_t most, int64_t *records,
                               int *error)
 {
     Py_ssize_t done = 0;
     for (; done < count && shard->written + shard->used < most; done++) {
-        const File *file = files + done;
+        File *file = files + done;
+        fetch_ahead(shard, file, count - done);
         const Py_ssize_t need = most_needed(file, shard->room);
         if (shard->used >= FLUSH || shard->used + need > shard->room)
             if ((*error = flush(shard)) != 0)

@@ -37,8 +37,7 @@ static char *copied(const uint8_t **at, const uint8_t *end, size_t length)
     return copy;
 }
 
-static void put(const File *files, Py_ssize_t count, Py_ssize_t room, Py_ssize_t most, const uint8_t *data,
-                int tfrecord)
+static void put(File *files, Py_ssize_t count, Py_ssize_t room, Py_ssize_t most, const uint8_t *data, int tfrecord)
 {
     static const uint8_t pattern[TAR_BLOCK] = {0};
     static uint8_t written[4 * ROOM];
@@ -95,7 +94,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         abort();
     close(fd);
     file.size = end - at + (data[3] & 3 ? 0 : data[3] % 5 - 2);
-    const File files[2] = {file, file};
+    File files[2] = {file, file};
     if (file.size >= 0)
         put(files, 2, data[3] & 8 ? ROOM : 4096, data[3] & 16 ? 1 : ROOM, at, (data[3] & 32) != 0);
     free(key);

@@ -47,7 +47,10 @@ static void *taker(void *number)
         for (int file = 0; file < FILES; file++) {
             const int length = snprintf(path, sizeof path, "%02d/%03d.jpg", folder, file);
             const int size = snprintf(whole, sizeof whole, "%s/%s", root, path);
-            const uint8_t *found = ahead_find(&ahead, "", path, (size_t)length, size);
+            const uint64_t mark = ahead_mark_below("", path, (size_t)length);
+            ahead_fetch_slot(&ahead, mark);
+            ahead_fetch_record(&ahead, mark);
+            const uint8_t *found = ahead_find(&ahead, mark, "", path, (size_t)length, size);
             if (found != NULL && memcmp(found, whole, (size_t)size) != 0)
                 abort();
         }

@@ -20,6 +20,7 @@ from shardkit.sample import DEFAULT_EXTENSIONS
 from shardkit.sources.tree.native import Listed, joined_extensions
 from shardkit.sources.tree.walk import taking_from, wanted_extensions
 from shardkit.system import POSIX
+from shardkit.units import cores
 
 DEPTH = 2
 """Folders below the root that are listed: splits, and classes in them."""
@@ -42,7 +43,7 @@ def listing_early(root: str, *, reading: bool = False) -> Iterator[None]:
     if native is None or not os.path.isdir(root):
         yield
         return
-    early = _Early(native, root, READ_BYTES if reading else 0)
+    early = _Early(native, root, READ_BYTES if reading and cores() > 1 else 0)  # one core has no time left
     threading.Thread(target=early.images.run, daemon=True, name="shardkit-scan").start()
     _early.append(early)
     try:

@@ -9,11 +9,10 @@
 #define SHARDKIT_AHEAD_H
 
 #ifndef _GNU_SOURCE
-#define _GNU_SOURCE /* for madvise, and the clock of files' times */
+#define _GNU_SOURCE /* for the clock of files' times */
 #endif
 #include <pthread.h>
 #include <stdatomic.h>
-#include <sys/mman.h>
 #include <time.h>
 
 #include "folder_names.h"
@@ -31,11 +30,17 @@ typedef struct {
     Names names;
 } ahead_folder;
 
-/* A file that was read. path: in `paths`. at: in `bytes`. */
+/* Where a file that was read is, by the mark of its path: `at` is behind the beginning of its ahead_record; 0: none. */
 typedef struct {
-    size_t path, path_length, at;
+    uint64_t mark;
+    size_t at;
+} ahead_slot;
+
+/* A file that was read, in `bytes`: this, then its path, then its bytes. */
+typedef struct {
     int64_t size;
-} ahead_file;
+    size_t path_length;
+} ahead_record;
 
 typedef struct {
     pthread_mutex_t lock;
@@ -50,12 +55,8 @@ typedef struct {
     /* what was read; of the thread until `running` is 0 */
     uint8_t *bytes;
     size_t room, used;
-    char *paths;
-    size_t paths_used, paths_room;
-    ahead_file *files;
-    size_t file_count, file_most;
-    uint32_t *slots; /* number of a file + 1, by the mark of its path */
-    size_t slot_count;
+    ahead_slot *slots;
+    size_t slot_count, file_count;
     const char *now; /* the path of the folder that is being listed */
 } Ahead;
 
@@ -114,47 +115,48 @@ static ahead_folder *ahead_folder_at(Ahead *self, const char *path)
 
 /* ---- files; of the thread alone ---- */
 
+static void ahead_put_slot(ahead_slot *slots, size_t count, ahead_slot slot)
+{
+    size_t at = slot.mark & (count - 1);
+    while (slots[at].at)
+        at = (at + 1) & (count - 1);
+    slots[at] = slot;
+}
+
 static int ahead_more_slots(Ahead *self)
 {
     const size_t count = self->slot_count ? 2 * self->slot_count : 1 << 12;
-    uint32_t *slots = calloc(count, sizeof *slots);
+    ahead_slot *slots = calloc(count, sizeof *slots);
     if (slots == NULL)
         return 0;
-    for (size_t number = 0; number < self->file_count; number++) {
-        const ahead_file *file = self->files + number;
-        size_t at = ahead_mark(self->paths + file->path, file->path_length) & (count - 1);
-        while (slots[at])
-            at = (at + 1) & (count - 1);
-        slots[at] = (uint32_t)number + 1;
-    }
+    for (size_t at = 0; at < self->slot_count; at++)
+        if (self->slots[at].at)
+            ahead_put_slot(slots, count, self->slots[at]);
     free(self->slots);
     self->slots = slots;
     self->slot_count = count;
     return 1;
 }
 
-/* Keep the `size` bytes behind those in use as the file `name` of the folder that is being listed. */
-static void ahead_keep(Ahead *self, const char *name, int64_t size)
+/* Keep the open file `name` of the folder that is being listed; `most`: the bytes of its record. */
+static void ahead_keep(Ahead *self, int fd, const char *name, size_t size, size_t most)
 {
-    const size_t before = strlen(self->now), length = strlen(name), whole = before + (before > 0) + length;
-    if (whole >= AHEAD_PATH || self->file_count >= UINT32_MAX / 2 ||
-        !ahead_grow((void **)&self->paths, &self->paths_room, self->paths_used + whole, 1) ||
-        !ahead_grow((void **)&self->files, &self->file_most, self->file_count + 1, sizeof *self->files))
-        return;
+    const size_t before = strlen(self->now), length = strlen(name);
+    const ahead_record record = {(int64_t)size, before + (before > 0) + length};
+    uint8_t *to = self->bytes + self->used + sizeof record;
     if (2 * (self->file_count + 1) > self->slot_count && !ahead_more_slots(self))
         return;
-    char *to = self->paths + self->paths_used;
+    memcpy(to - sizeof record, &record, sizeof record);
     memcpy(to, self->now, before);
     if (before)
         to[before] = '/';
-    memcpy(to + whole - length, name, length);
-    size_t at = ahead_mark(to, whole) & (self->slot_count - 1);
-    while (self->slots[at])
-        at = (at + 1) & (self->slot_count - 1);
-    self->files[self->file_count++] = (ahead_file){self->paths_used, whole, self->used, size};
-    self->slots[at] = (uint32_t)self->file_count;
-    self->paths_used += whole;
-    self->used += (size_t)size;
+    memcpy(to + record.path_length - length, name, length);
+    if (read(fd, to + record.path_length, size + 1) != (ssize_t)size) /* a byte more shows that it grew */
+        return;
+    self->used += sizeof record;
+    ahead_put_slot(self->slots, self->slot_count, (ahead_slot){ahead_mark((char *)to, record.path_length), self->used});
+    self->used += most - sizeof record;
+    self->file_count++;
 }
 
 /* The size of an image, which is read on the occasion. */
@@ -172,12 +174,11 @@ static int64_t ahead_size_of(void *context, int folder, const char *name)
     int64_t size = NAME_OTHER;
     if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode)) {
         size = status.st_size;
-        if ((uint64_t)size < self->room - self->used) { /* with a byte more, which shows that it grew */
-            if (read(fd, self->bytes + self->used, (size_t)size + 1) == size && size > 0)
-                ahead_keep(self, name, size);
-        } else {
+        const size_t around = sizeof(ahead_record) + strlen(self->now) + 1 + strlen(name);
+        if ((uint64_t)size >= self->room - self->used || around >= self->room - self->used - (size_t)size)
             self->used = self->room;
-        }
+        else if (size > 0)
+            ahead_keep(self, fd, name, (size_t)size, around + (size_t)size);
     }
     close(fd);
     return size;
@@ -261,18 +262,6 @@ static int64_t ahead_clock(void)
 #endif
 }
 
-/* Memory for what is read; in large pages, which the system gives with a fraction of the work. */
-static uint8_t *ahead_memory(size_t room)
-{
-    void *memory = NULL;
-    if (room == 0 || posix_memalign(&memory, 1 << 21, room) != 0)
-        return NULL;
-#ifdef MADV_HUGEPAGE
-    (void)madvise(memory, room, MADV_HUGEPAGE);
-#endif
-    return memory;
-}
-
 /* List and read, until nothing is left or `ahead_stop`. For one thread, once. */
 static void ahead_run(Ahead *self)
 {
@@ -280,7 +269,7 @@ static void ahead_run(Ahead *self)
     if (!self->stopped && self->began < 0) {
         self->began = ahead_clock();
         self->running = 1;
-        self->bytes = ahead_memory(self->room);
+        self->bytes = self->room ? malloc(self->room) : NULL;
         self->room = self->bytes == NULL ? 0 : self->room;
         if (self->count == 0)
             ahead_add_folder(self, "", 0, FOLDER_WAITS);
@@ -370,23 +359,50 @@ static void ahead_end(Ahead *self)
     pthread_mutex_unlock(&self->lock);
 }
 
-/* The bytes of the file PREFIX/PATH, if it was read with this size; after `ahead_end`. prefix: "" or a path. */
-static const uint8_t *ahead_find(const Ahead *self, const char *prefix, const char *path, size_t length, int64_t size)
+/* The mark of the file PREFIX/PATH; prefix: "" or a path. */
+static uint64_t ahead_mark_below(const char *prefix, const char *path, size_t length)
 {
     char whole[AHEAD_PATH];
     size_t before = strlen(prefix);
-    if (self->file_count == 0 || before + 1 + length >= AHEAD_PATH)
-        return NULL;
+    if (before + 1 + length >= AHEAD_PATH)
+        return 0;
     memcpy(whole, prefix, before);
     if (before)
         whole[before++] = '/';
     memcpy(whole + before, path, length);
-    length += before;
-    for (size_t at = ahead_mark(whole, length) & (self->slot_count - 1); self->slots[at];
-         at = (at + 1) & (self->slot_count - 1)) {
-        const ahead_file *file = self->files + self->slots[at] - 1;
-        if (file->path_length == length && memcmp(self->paths + file->path, whole, length) == 0)
-            return file->size == size ? self->bytes + file->at : NULL;
+    return ahead_mark(whole, before + length);
+}
+
+/* Bring to the cache the slot of a mark, or what a slot of it leads to. */
+static void ahead_fetch_slot(const Ahead *self, uint64_t mark)
+{
+    if (self->slot_count)
+        __builtin_prefetch(self->slots + (mark & (self->slot_count - 1)));
+}
+
+static void ahead_fetch_record(const Ahead *self, uint64_t mark)
+{
+    const size_t at = self->slot_count ? self->slots[mark & (self->slot_count - 1)].at : 0;
+    for (size_t line = 0; at && line < 4; line++)
+        __builtin_prefetch(self->bytes + at - sizeof(ahead_record) + 64 * line);
+}
+
+/* The bytes of the file PREFIX/PATH, which has this mark, if it was read with this size; after `ahead_end`. */
+static const uint8_t *ahead_find(const Ahead *self, uint64_t mark, const char *prefix, const char *path, size_t length,
+                                 int64_t size)
+{
+    const size_t before = strlen(prefix), whole = before + (before > 0) + length;
+    if (self->slot_count == 0)
+        return NULL;
+    for (size_t at = mark & (self->slot_count - 1); self->slots[at].at; at = (at + 1) & (self->slot_count - 1)) {
+        if (self->slots[at].mark != mark)
+            continue;
+        ahead_record record;
+        const uint8_t *found = self->bytes + self->slots[at].at;
+        memcpy(&record, found - sizeof record, sizeof record);
+        if (record.path_length == whole && memcmp(found, prefix, before) == 0 &&
+            (before == 0 || found[before] == '/') && memcmp(found + whole - length, path, length) == 0)
+            return record.size == size ? found + whole : NULL;
     }
     return NULL;
 }
@@ -402,8 +418,6 @@ static void ahead_free(Ahead *self)
     free(self->root);
     free(self->wanted);
     free(self->bytes);
-    free(self->paths);
-    free(self->files);
     free(self->slots);
     pthread_cond_destroy(&self->changed);
     pthread_mutex_destroy(&self->lock);
