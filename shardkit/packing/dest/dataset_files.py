@@ -79,13 +79,18 @@ class DatasetFiles:
         return fs_text(str(self.location(name)))
 
     def read(self, name: str, *, size: int | None = None) -> bytes:
-        """A whole object, checked against its CRC-32C if the store knows it.
+        """A whole object, checked against its CRC-32C if the store knows it. It may be replaced meanwhile.
 
         Raises NotFoundError, DamagedError, StorageError.
         """
-        known = self.info(name) if size is None else ObjectInfo(name, size)
         for _ in range(SENDINGS):
-            data = bytes(read(self.store, name, 0, known.bytes))
+            known = self.info(name) if size is None else ObjectInfo(name, size)
+            try:
+                data = bytes(read(self.store, name, 0, known.bytes))
+            except StorageError:
+                if size is not None or self.info(name) == known:
+                    raise
+                continue
             if known.crc32c in (None, f"{crc32c(data):08x}"):
                 return data
         raise DamagedError(str(self.location(name)), "its bytes are not those that were written", "write it again")

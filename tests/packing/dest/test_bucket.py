@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -25,12 +26,14 @@ from shardkit.errors import BadFileError, BusyError, DestinationError, NotFoundE
 from shardkit.events import Progress
 from shardkit.location import locate
 from shardkit.packing.dest import shipping
+from shardkit.packing.dest.dataset_files import DatasetFiles
 from shardkit.packing.engine import engine
 from shardkit.packing.pack import PackPlan
 from shardkit.packing.parts.names import WHOLE_LEASE, shared_name
 from shardkit.shards import names
 from shardkit.shards.manifest import decode_manifest, file_names
 from shardkit.storage.files import FolderLock
+from shardkit.storage.patient import open_patient
 from shardkit.storage.store import open_store
 from shardkit.storage.stores import memory
 
@@ -479,3 +482,19 @@ def test_a_configuration_file_may_hold_storage_options(
         f"shardkit: error: {config}:1: storage_options: number 1 of them is not KEY=VALUE; "
         "write it as region=eu-west-1\n"
     )
+
+
+def test_a_small_file_that_is_replaced_while_it_is_read_is_read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = DatasetFiles(open_patient(locate("memory://b")), "train")
+    versions = iter([b"the first one", b"the second"])
+    place.write("train.json", next(versions))
+    info = memory.MemoryStore.info
+
+    def replaced(self: memory.MemoryStore, name: str) -> Any:
+        found = info(self, name)
+        for data in versions:
+            self.put(name, io.BytesIO(data))
+        return found
+
+    monkeypatch.setattr(memory.MemoryStore, "info", replaced)
+    assert place.read("train.json") == b"the second"
