@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -41,7 +42,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def put_claim(store: Patient, name: str = "a", process: int = 1, space: str = "another") -> bytes:
     """The lease of a run on a machine with the name of this one."""
-    data = msgspec.json.encode(Claim("0123", lease.platform.node(), process, space=space))
+    data = msgspec.json.encode(Claim("0123", platform.node(), process, space=space))
     assert put_if(store, name, data, version=None) is not None
     return data
 
@@ -99,7 +100,7 @@ def test_a_process_of_another_container_is_not_taken_for_dead(
         turn = 0
         while not ended.wait(0.1):
             turn += 1
-            claim = Claim("0123", lease.platform.node(), 1, turn=turn, space=space)
+            claim = Claim("0123", platform.node(), 1, turn=turn, space=space)
             assert put_if(store, "a", msgspec.json.encode(claim), version=store.info("a").version) is not None
 
     with ThreadPoolExecutor(1) as pool:
