@@ -126,6 +126,9 @@ CALLS: dict[str, list[str]] = {
     "revert": ["revert", "corrected/train", "2", "--json"],
     "diff": ["diff", "corrected/train@1", "corrected/train@3", "--json"],
     "log": ["log", "corrected/train", "--json"],
+    "add-fields": ["add-fields", "filled/train", "fields.csv", "--message", "an age", "--json"],
+    "diff of fields": ["diff", "filled/train@1", "filled/train", "--json"],
+    "log of fields": ["log", "filled/train", "--json"],
 }
 
 
@@ -199,7 +202,9 @@ def prepared() -> None:
 
     shutil.copytree("out/tar", "damaged")
     shutil.copytree("out/tar", "corrected")
+    shutil.copytree("out/tar", "filled")
     Path("corrections.csv").write_text("key,label\ndog/000,cat\n")
+    Path("fields.csv").write_text("key,age\ndog/000,7\n")
     shard = Path("damaged/train-000001.tar")
     data = bytearray(shard.read_bytes())
     data[700] ^= 255
@@ -216,7 +221,17 @@ def commands() -> Iterator[tuple[str, Any]]:
     for name, arguments in CALLS.items():
         code, text = call(arguments)
         yield name, {"exit": code, "json": printed(text)}
-    for folder in ("out/converted", "out/renamed", "out/repaired", "out/again", "out/downloaded", "bare", "corrected"):
+    folders = (
+        "out/converted",
+        "out/renamed",
+        "out/repaired",
+        "out/again",
+        "out/downloaded",
+        "bare",
+        "corrected",
+        "filled",
+    )
+    for folder in folders:
         yield f"files of {folder}", sums(folder)
 
 

@@ -57,6 +57,7 @@ from shardkit.reading.stats.stats import StageTime as StageTime
 from shardkit.reading.stats.stats import Stats as Stats
 from shardkit.sample import DecodedSample as DecodedSample
 from shardkit.sample import Sample as Sample
+from shardkit.shards.corrections.block import FieldsEntry as FieldsEntry
 from shardkit.shards.corrections.block import FileEntry as FileEntry
 from shardkit.shards.corrections.block import OverlayEntry as OverlayEntry
 from shardkit.shards.corrections.block import VersionEntry as VersionEntry
@@ -72,6 +73,7 @@ from shardkit.tools.bench.bench import BenchResult as BenchResult
 from shardkit.tools.bench.bench import bench as bench
 from shardkit.tools.bench.measure import Measurement as Measurement
 from shardkit.tools.convert.convert import convert as convert
+from shardkit.tools.corrections.add_fields import add_fields as add_fields
 from shardkit.tools.corrections.commit import Corrected as Corrected
 from shardkit.tools.corrections.delete import delete as delete
 from shardkit.tools.corrections.diff import Difference as Difference

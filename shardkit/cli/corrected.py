@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def tell(result: Corrected, what: str, *, as_json: bool) -> None:
     """Print the result of a correction. what: "relabelled", for example."""
-    from shardkit.tools.corrections.commit import NOTE
+    from shardkit.tools.corrections.commit import NOTE, NOTE_FIELDS
 
     if as_json:
         console.write_json(
@@ -31,4 +31,4 @@ def tell(result: Corrected, what: str, *, as_json: bool) -> None:
     more = f", {result.unchanged:,} already were" if result.unchanged else ""
     console.summary(f"{place}: {samples} {what}{more}; this is version {result.version}")
     purged = "copies, caches, and versions that a bucket keeps of its objects may still have the samples"
-    console.summary(f"note: {purged if result.kind == 'purge' else NOTE}")
+    console.summary(f"note: {({'purge': purged, 'add-fields': NOTE_FIELDS}).get(result.kind, NOTE)}")

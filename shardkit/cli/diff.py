@@ -24,7 +24,8 @@ SHOWN = 20
 @options_from(DiffSettings, Json)
 @console.output_options
 def command(a: str, b: str, as_json: bool, **options: Any) -> None:
-    """Show which samples were deleted, restored or relabelled from version A of a dataset to version B.
+    """Show what differs between versions A and B of a dataset: samples that were deleted, restored or relabelled, or
+    have other fields.
 
     \b
     shardkit diff shards/train@1 shards/train
@@ -34,7 +35,10 @@ def command(a: str, b: str, as_json: bool, **options: Any) -> None:
 
     found = diff(a, b, **options)
     if as_json:
-        counts = ("before", "after", "deleted", "restored", "relabelled", "added", "removed", "classes")
+        counts = (
+            "before", "after", "deleted", "restored", "relabelled", "other_fields", "added", "removed", "classes",
+            "fields",
+        )  # fmt: skip
         console.write_json({name: getattr(found, name) for name in counts} | {"samples": found.table.to_pylist()})
         return
     console.write(text_of(found))
@@ -44,6 +48,8 @@ def text_of(found: Difference) -> str:
     """The difference as text, with the first samples."""
     counts = [(name, getattr(found, name)) for name in ("deleted", "restored", "relabelled", "added", "removed")]
     said = [f"{count:,} {name}" for name, count in counts if count]
+    if found.other_fields:
+        said.append(f"{found.other_fields:,} with other fields ({', '.join(map(printable, found.fields))})")
     if found.classes:
         said.append(f"new classes: {', '.join(map(printable, found.classes))}")
     lines = [f"version {found.before} to {found.after}: {', '.join(said) or 'no difference'}"]

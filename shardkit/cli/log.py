@@ -43,6 +43,8 @@ def what_of(entry: VersionEntry) -> str:
     if entry.kind == "relabel":
         new = f", {tables.plural(len(entry.classes), 'new class', 'new classes')}" if entry.classes else ""
         return f"{entry.relabelled:,} relabelled{new}"
+    if entry.kind == "add-fields":
+        return f"{', '.join(map(printable, entry.columns))} of {entry.filled:,}"
     return {
         "pack": "packed",
         "delete": f"{entry.deleted:,} deleted",

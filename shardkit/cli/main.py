@@ -34,6 +34,7 @@ COMMANDS = {
     "convert": ("shardkit.cli.convert:command", "Write a dataset in another format, or as other shards."),
     "relabel": ("shardkit.cli.relabel:command", "Correct labels, in a new version of a dataset."),
     "delete": ("shardkit.cli.delete:command", "Leave samples out, in a new version of a dataset."),
+    "add-fields": ("shardkit.cli.add_fields:command", "Add columns, in a new version of a dataset."),
     "log": ("shardkit.cli.log:command", "List the versions of a dataset."),
     "diff": ("shardkit.cli.diff:command", "Show what differs between two versions of a dataset."),
     "revert": ("shardkit.cli.revert:command", "Go back to an older version of a dataset."),

@@ -166,7 +166,8 @@ def _next(destination: Destination, before: Manifest, joined: Manifest) -> Manif
         file.write(data)
     kept = FileEntry(name, len(data), f"{crc32c(data):08x}")
     entry = VersionEntry(version=0, kind="append", samples=0, added=joined.samples - before.samples)
-    return next_version(kept, before, entry, overlay=corrections.overlay, deleted=corrections.deleted, like=joined)
+    same = {"overlay": corrections.overlay, "deleted": corrections.deleted, "fields": corrections.fields}
+    return next_version(kept, before, entry, like=joined, **same)  # type: ignore[arg-type]
 
 
 def _joined(before: Manifest, added: Manifest, what: Planned) -> Manifest:

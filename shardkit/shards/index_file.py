@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -21,8 +22,10 @@ from shardkit.checksums import crc32c, crc32c_of_file
 from shardkit.errors import ManifestError, NotFoundError, ShardkitError, StorageError
 from shardkit.location import Location
 from shardkit.shards.columns.ranges import Range, ranges_of
-from shardkit.shards.columns.types import PREFIX, types_in
+from shardkit.shards.columns.types import PREFIX, fields_of, types_in
 from shardkit.shards.columns.types import TEXT_BYTES as MOST_TEXT_BYTES
+from shardkit.shards.corrections.block import FieldsEntry
+from shardkit.shards.corrections.fields import AppliedFields
 from shardkit.shards.corrections.overlay import AppliedOverlay
 from shardkit.shards.index import (
     INTEGERS,
@@ -46,6 +49,20 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 INDEX_CURE = "restore it, pack again, or run 'shardkit index'"
+
+
+@dataclass(frozen=True, slots=True)
+class FileKind:
+    """What a Parquet file of a dataset is called in messages, and the cure for a missing or damaged one."""
+
+    name: str
+    cure: str
+
+
+INDEX = FileKind("index", INDEX_CURE)
+
+TableEntry = IndexEntry | FieldsEntry
+"""What a manifest says of a Parquet file with rows of samples."""
 
 WHOLE_BYTES = 32 << 20
 """An index file up to this size is read into memory as a whole."""
@@ -83,8 +100,9 @@ _vouched: dict[str, tuple[int, ...]] = {}
 class IndexFile:
     """The rows of some shards, which are the row groups of one file, in the manifest's order. Thread-safe.
 
-    With an overlay, all rows are as it corrects them: deleted ones are left out, and labels are replaced. Every method
-    raises ManifestError for a file that is damaged, or not of these shards.
+    With an overlay, all rows are as it corrects them: deleted ones are left out, and labels are replaced. Added fields
+    are further columns like its own. Every method raises ManifestError for a file that is damaged, or not of these
+    shards.
     """
 
     def __init__(
@@ -95,13 +113,15 @@ class IndexFile:
         place: str,
         ranged: RangedFile | None = None,
         overlay: AppliedOverlay | None = None,
+        fields: AppliedFields | None = None,
     ) -> None:
         """source: a pyarrow file whose size and CRC-32C have been checked. place: its name in messages. ranged: what
         fetches it, if only its parts are fetched."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        self.place, self.shards, self._ranged, self._overlay = place, shards, ranged, overlay
+        self.place, self.shards, self._ranged = place, shards, ranged
+        self._overlay, self._fields = overlay, fields
         try:
             options = {"page_checksum_verification": True, "pre_buffer": False}  # `fetched` holds what is read
             self._file = pq.ParquetFile(source, **options)
@@ -143,9 +163,9 @@ class IndexFile:
         """What the file says of the values that a shard has in some columns, without reading them."""
         single = {name: self._at[name] for name in names if name in INTEGERS or name in self._further}
         found = ranges_of(self._about(group), {name: at for name, at in single.items() if self._is_single(name)})
-        if self._overlay is not None:
-            found.pop("label", None)
-        return found
+        corrected = () if self._fields is None else self._fields.types
+        changed = {*corrected, *(("label",) if self._overlay is not None else ())}
+        return {name: known for name, known in found.items() if name not in changed}
 
     def _is_single(self, name: str) -> bool:
         return not self._further.get(name, "").endswith("]")
@@ -190,10 +210,16 @@ class IndexFile:
     def _columns_of(self, about: pq.RowGroupMetaData, group: int, names: Sequence[str]) -> list[str]:
         """The columns to read for these names: also `shard`, unless the file's description says what it contains, and
         more bytes would be fetched for it."""
-        wanted = dict.fromkeys(names)
+        wanted = dict.fromkeys(self._own(names))
         if self._ranged is None or not self._says_shard(about, group):
             wanted["shard"] = None
         return list(wanted)
+
+    def _own(self, names: Sequence[str]) -> list[str]:
+        """Those of the columns that the file has; one of its own, if it has none of them."""
+        if self._fields is None:
+            return list(names)
+        return [name for name in names if name in self._at or name not in self._fields.types] or ["label"]
 
     def _says_shard(self, about: pq.RowGroupMetaData, group: int) -> bool:
         found = about.column(self._at["shard"]).statistics
@@ -206,7 +232,11 @@ class IndexFile:
         import pyarrow as pa
 
         found = self._file.schema_arrow
-        return pa.schema([field for field in found if field.name != SEEK]) if SEEK in found.names else found
+        if self._fields is None and SEEK not in found.names:
+            return found
+        further = {} if self._fields is None else {field.name: field for field in fields_of(self._fields.by_name)}
+        own = [further.pop(field.name, field) for field in found if field.name != SEEK]
+        return pa.schema([*own, *further.values()])
 
     def _together(self, groups: Sequence[int]) -> Iterator[list[int]]:
         """The shards whose rows are read at once: up to ROWS_TOGETHER, and not too much text."""
@@ -256,14 +286,14 @@ class IndexFile:
 
     @property
     def further_types(self) -> dict[str, str]:
-        """The further columns of this file in their order, with their types."""
-        return {name.removeprefix(PREFIX): text for name, text in self._further.items()}
+        """The further columns of this file in their order and added fields, with their types."""
+        own = {name.removeprefix(PREFIX): text for name, text in self._further.items()}
+        return own if self._fields is None else own | self._fields.by_name
 
     def further(self, group: int) -> pa.Table | None:
         """The further columns of one shard by NAME; None if the file has none."""
-        if not self._further:
-            return None
-        return self._read([group], list(self._further)).rename_columns(list(self.further_types))
+        types = self.further_types
+        return self._read([group], [PREFIX + name for name in types]).rename_columns(list(types)) if types else None
 
     @property
     def has_quality(self) -> bool:
@@ -315,10 +345,10 @@ class IndexFile:
                 self._wrong_rows(groups[0], len(table))
             if "shard" in columns:
                 self._require_shards(table["shard"], shards)
-            table = table.select(list(names))
-            if self._overlay is not None:
-                table = self._overlay.table(table, groups, [shard.samples for shard in shards])
-            return table
+            table, sizes = table.select(self._own(names)), [shard.samples for shard in shards]
+            if self._fields is not None:
+                table = self._fields.table(table, names, groups, sizes)
+            return table if self._overlay is None else self._overlay.table(table, groups, sizes)
         except ShardkitError:
             raise
         except Exception as exc:  # as above
@@ -417,12 +447,24 @@ def open_index(
     *,
     place: str,
     again: bool = False,
-    overlay: AppliedOverlay | None = None,
 ) -> IndexFile:
     """An index file on a disk. again: check its CRC-32C even if this process already did.
 
     Raises NotFoundError, StorageError; ManifestError if it is not the one that its manifest names.
     """
+    try:
+        source = source_on_disk(path, entry, place, again=again)
+    except FileNotFoundError as exc:
+        raise NotFoundError(place, "the index is missing", INDEX_CURE) from exc
+    return IndexFile(source, shards, place=place)
+
+
+def source_on_disk(
+    path: str | bytes, entry: TableEntry, place: str, what: FileKind = INDEX, *, again: bool = False
+) -> pa.NativeFile:
+    """A Parquet file on a disk for pyarrow, after a check of its size and CRC-32C. again: of the CRC-32C even if this
+    process already did. Raises FileNotFoundError, StorageError; ManifestError if it is not the one that its manifest
+    names."""
     import pyarrow as pa
 
     path = os.fsdecode(path)
@@ -430,24 +472,24 @@ def open_index(
         with open(path, "rb", buffering=0) as file:
             state = (*_state_of(file.fileno()), int(entry.crc32c, 16))
             if state[0] != entry.bytes:
-                raise other_index(place)
+                raise other_file(place, what)
             known = _vouched.get(path) == state and not again
             if not known and entry.bytes <= WHOLE_BYTES:
                 with open(file.fileno(), "rb", closefd=False) as whole:
                     data = whole.read(entry.bytes + 1)
-                source = index_source(data, entry, place)
+                source = index_source(data, entry, place, what)
             else:
                 if not known and crc32c_of_file(file, entry.bytes) != state[-1]:
-                    raise other_index(place)
+                    raise other_file(place, what)
                 source = pa.OSFile(path)
                 if _state_of(path) != state[:-1]:  # replaced meanwhile
-                    raise other_index(place)
+                    raise other_file(place, what)
             _vouched[path] = state
-    except FileNotFoundError as exc:
-        raise NotFoundError(place, "the index is missing", INDEX_CURE) from exc
+    except FileNotFoundError:
+        raise
     except OSError as exc:
         raise StorageError(place, exc.strerror or str(exc), "check the disk and its permissions") from exc
-    return IndexFile(source, shards, place=place, overlay=overlay)
+    return source
 
 
 def is_index(file: Any) -> bool:
@@ -477,18 +519,19 @@ def groups_of(source: Any, columns: Sequence[str]) -> list[ShardEntry]:
         return [ShardEntry(group["shard"][0].as_py() if len(group) else "", len(group), 0, "") for group in groups]
 
 
-def index_source(data: bytes, entry: IndexEntry, place: str) -> pa.BufferReader:
-    """The bytes of an index file as a source for IndexFile. ManifestError if they are not those in the manifest."""
+def index_source(data: bytes, entry: TableEntry, place: str, what: FileKind = INDEX) -> pa.BufferReader:
+    """The bytes of an index file, or another Parquet file, for pyarrow. ManifestError if they are not those in the
+    manifest."""
     import pyarrow as pa
 
     if len(data) != entry.bytes or crc32c(data) != int(entry.crc32c, 16):
-        raise other_index(place)
+        raise other_file(place, what)
     return pa.BufferReader(data)
 
 
-def other_index(place: str) -> ManifestError:
-    """The error for an index whose size or CRC-32C is not the one in its manifest."""
-    return ManifestError(place, "the index is not the one that its manifest names", INDEX_CURE)
+def other_file(place: str, what: FileKind) -> ManifestError:
+    """The error for a file whose size or CRC-32C is not the one in its manifest."""
+    return ManifestError(place, f"the {what.name} is not the one that its manifest names", what.cure)
 
 
 def _state_of(file: int | str) -> tuple[int, int, int, int]:
@@ -568,6 +611,7 @@ def open_index_at(
     again: bool = False,
     whole: bool = True,
     overlay: AppliedOverlay | None = None,
+    fields: AppliedFields | None = None,
 ) -> IndexFile:
     """An index file at any location, opened and checked. again: check all of it, even if this process already did.
 
@@ -575,31 +619,54 @@ def open_index_at(
     store's size and CRC-32C are compared, and it is read in parts, whose pages have checksums. Raises NotFoundError,
     StorageError; ManifestError if it is not the one that its manifest names.
     """
+    footer = FOOTER_BYTES * (64 + len(shards))
+    with source_at(objects, place, entry, footer, again=again, whole=whole) as (source, ranged):
+        return IndexFile(source, shards, place=str(place), ranged=ranged, overlay=overlay, fields=fields)
+
+
+@contextmanager
+def source_at(
+    objects: Objects,
+    place: Location,
+    entry: TableEntry,
+    footer: int,
+    what: FileKind = INDEX,
+    *,
+    again: bool = False,
+    whole: bool = True,
+) -> Iterator[tuple[pa.NativeFile, RangedFile | None]]:
+    """A Parquet file at any location for pyarrow, and what fetches it, if only its parts are fetched: `open_index_at`
+    has the rules, and the errors. Within the block, the `footer` last bytes are held."""
     import pyarrow as pa
 
-    with objects.opened(place, "index", INDEX_CURE):
+    with objects.opened(place, what.name, what.cure):
         if place.is_local:
-            return open_index(place.path, entry, shards, place=str(place), again=again, overlay=overlay)
-        if again or (whole and entry.bytes <= FETCHED_WHOLE_BYTES):
-            return IndexFile(_whole_index(objects, place, entry), shards, place=str(place), overlay=overlay)
-        found = objects.info(place)
-    if found.bytes != entry.bytes or found.crc32c not in (None, entry.crc32c):
-        raise other_index(str(place))
-    file = RangedFile(objects.store(place.parent), place.name, entry.bytes)
-    with file.holding([(entry.bytes - FOOTER_BYTES * (64 + len(shards)), entry.bytes)]):
-        source = pa.PythonFile(file, mode="r")
-        return IndexFile(source, shards, place=str(place), ranged=file, overlay=overlay)
+            try:
+                source = source_on_disk(place.path, entry, str(place), what, again=again)
+            except FileNotFoundError as exc:
+                raise NotFoundError(str(place), f"the {what.name} is missing", what.cure) from exc
+            ranged = None
+        elif again or (whole and entry.bytes <= FETCHED_WHOLE_BYTES):
+            source, ranged = _whole_source(objects, place, entry, what), None
+        else:
+            found = objects.info(place)
+            if found.bytes != entry.bytes or found.crc32c not in (None, entry.crc32c):
+                raise other_file(str(place), what)
+            ranged = RangedFile(objects.store(place.parent), place.name, entry.bytes)
+            source = pa.PythonFile(ranged, mode="r")
+    with nullcontext() if ranged is None else ranged.holding([(max(0, entry.bytes - footer), entry.bytes)]):
+        yield source, ranged
 
 
-def _whole_index(objects: Objects, place: Location, entry: IndexEntry) -> pa.BufferReader:
+def _whole_source(objects: Objects, place: Location, entry: TableEntry, what: FileKind) -> pa.BufferReader:
     crc = int(entry.crc32c, 16)
     kept = objects.cache.load(str(place), entry.bytes, crc)
     if kept is not None:
-        return index_source(kept, entry, str(place))
+        return index_source(kept, entry, str(place), what)
     for last in (False, True):  # bytes damaged in transit are fetched once more
         data = objects.small(place)
         try:
-            source = index_source(data, entry, str(place))
+            source = index_source(data, entry, str(place), what)
         except ManifestError:
             if last:
                 raise

@@ -259,10 +259,11 @@ def require_beside(manifest: Manifest, place: str) -> None:
 OWN_CURE = "write a dataset of its own with 'shardkit convert'"
 
 
-def require_as_packed(manifest: Manifest, place: str, why: str) -> None:
-    """UsageError for a manifest whose samples are corrected, where the shards are used as they are."""
+def require_as_packed(manifest: Manifest, place: str, why: str, *, fields: bool = False) -> None:
+    """UsageError for a manifest whose samples are corrected, where the shards are used as they are. fields: and where
+    added fields would be lost."""
     found = manifest.corrections
-    if found is not None and found.overlay is not None:
+    if found is not None and (found.overlay is not None or (fields and found.fields)):
         fact = f"this dataset was corrected (version {found.version}), and {why}"
         raise UsageError(place, fact, "write its samples to new shards with 'shardkit convert'")
 

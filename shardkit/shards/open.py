@@ -16,9 +16,10 @@ from shardkit.errors import DatasetError, ManifestError, NotFoundError, StorageE
 from shardkit.formats.format import FORMATS
 from shardkit.location import Location, locate
 from shardkit.shards.columns.types import Types
-from shardkit.shards.corrections.block import FileEntry
+from shardkit.shards.corrections.block import FieldsEntry, FileEntry
+from shardkit.shards.corrections.fields import AppliedFields
 from shardkit.shards.corrections.overlay import Overlay, no_corrections
-from shardkit.shards.corrections.read import read_overlay
+from shardkit.shards.corrections.read import AddedFields, read_overlay
 from shardkit.shards.find.find import resolve
 from shardkit.shards.find.shards import SourceLike, find_shards, shards_of_stem
 from shardkit.shards.findings import Finding, finding, found_error
@@ -90,11 +91,16 @@ class IndexFile:
     """An index file of a dataset, checked when opened. Its rows can be read from any thread."""
 
     def __init__(
-        self, place: Location, entry: IndexEntry | None, objects: Objects | None = None, files: OpenFiles | None = None
+        self,
+        place: Location,
+        entry: IndexEntry | None,
+        objects: Objects | None = None,
+        files: OpenFiles | None = None,
+        fields: AppliedFields | None = None,
     ) -> None:
-        """Checks the file; `findings` then holds its problems. files: where it stays open."""
+        """Checks the file; `findings` then holds its problems. files: where it stays open. fields: added ones."""
         self.place, self.entry, self.findings = place, entry, list[Finding]()
-        self._objects, self._files = objects or Objects(), files or OpenFiles()
+        self._objects, self._files, self._fields = objects or Objects(), files or OpenFiles(), fields
         self._sum = -1
         self.shards: list[str] = []
         self._files.rows(self, self._open)
@@ -120,7 +126,7 @@ class IndexFile:
         try:
             entries = groups_of(source, COLUMNS)
             self.shards = [each.name for each in entries]
-            return Rows(source, entries, place=str(self.place))
+            return Rows(source, entries, place=str(self.place), fields=self._fields)
         except DatasetError as exc:
             self.findings.append(finding("index-damaged", str(self.place), exc.fact))
         except Exception as exc:  # pyarrow raises nearly anything on damaged data
@@ -195,9 +201,9 @@ class Opened:
     whole: bool = True
     """False if the source names only some of the manifest's shards."""
     objects: Objects = field(default_factory=Objects)
-    entries: list[tuple[Location, IndexEntry | FileEntry]] = field(default_factory=list)
-    """Index files that were not read, since only the store's information about them is needed, and files of other
-    versions."""
+    entries: list[tuple[Location, IndexEntry | FieldsEntry | FileEntry]] = field(default_factory=list)
+    """Index files and added fields that were not read, since only the store's information about them is needed, and
+    files of other versions."""
 
     @property
     def format(self) -> str | None:
@@ -252,12 +258,13 @@ def _with_manifest(
         fact = f"shards of the unknown format {manifest.shard_format!r}"
         opened.findings.append(finding("manifest", str(place), fact))
     _correct(opened)
+    added = _added_fields(opened, read)
     first, files = 0, OpenFiles()
     for entry in manifest.index:
         if not read:
             opened.entries.append((place.sibling(entry.name), entry))
             continue
-        index = IndexFile(place.sibling(entry.name), entry, objects, files)
+        index = IndexFile(place.sibling(entry.name), entry, objects, files, added.applied(first))
         opened.index.append(index)
         for group, shard in enumerate(shards[first : first + entry.shards]):
             shard.index = (index, group)
@@ -283,8 +290,28 @@ def _correct(opened: Opened) -> None:
         overlay = no_corrections() if overlay is None else overlay
         for number in np.unique(overlay.shards).tolist():
             opened.shards[number].corrections = overlay.pick(overlay.at(number))
-    current = None if corrections.overlay is None else corrections.overlay.name
-    opened.entries += [(opened.place.sibling(each.name), each) for each in corrections.files() if each.name != current]
+    read = {*((corrections.overlay.name,) if corrections.overlay is not None else ()),
+            *(entry.name for entry in corrections.fields)}  # fmt: skip
+    opened.entries += [(opened.place.sibling(each.name), each) for each in corrections.files() if each.name not in read]
+
+
+def _added_fields(opened: Opened, read: bool) -> AddedFields:
+    """The added fields. A file of theirs that can't be read is a finding."""
+    assert opened.manifest is not None
+    added = AddedFields(opened.objects, opened.place, opened.manifest, again=True)
+    if not read:
+        opened.entries += [(opened.place.sibling(entry.name), entry) for entry in added.entries]
+        return added
+    for number in range(len(added.entries)):
+        try:
+            file = added.file(number)
+            for group in range(file.groups):
+                file.group(group, ["key", *file.names])
+        except NotFoundError as exc:
+            opened.findings.append(found_error("fields-missing", exc))
+        except (ManifestError, StorageError) as exc:
+            opened.findings.append(found_error("fields-damaged", exc))
+    return added
 
 
 def _adopt(opened: Opened, index: IndexFile) -> None:

@@ -110,6 +110,19 @@ class DeleteSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AddFieldsSettings:
+    """The options of `add_fields`."""
+
+    by: By = None
+    columns: Annotated[
+        Sequence[str] | None, Takes.WORDS, Help("Columns of the list to add.", "NAME,...", unset="all")
+    ] = None
+    overwrite: Annotated[bool, Help("Replace values that samples have already.")] = False
+    message: Message = ""
+    storage_options: StorageOptions = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RevertSettings:
     """The options of `revert`."""
 

@@ -28,6 +28,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], type[Any]]] = {
     "convert": (shardkit.convert, settings.ConvertSettings),
     "merge": (shardkit.merge, settings.MergeSettings),
     "relabel": (shardkit.relabel, settings.RelabelSettings),
+    "add_fields": (shardkit.add_fields, settings.AddFieldsSettings),
     "delete": (shardkit.delete, settings.DeleteSettings),
     "log": (shardkit.log, settings.LogSettings),
     "diff": (shardkit.diff, settings.DiffSettings),
@@ -53,7 +54,9 @@ NOT_LOADED = {"SourceLike": SourceLike, "ClassesFrom": ClassesFrom, "Transcoding
 
 ARGUMENTS = {"source", "dest", "kinds", "progress"}
 
-ALSO = {"relabel": {"labels"}, "delete": {"keys"}, "diff": {"a", "b"}, "revert": {"version"}}
+ALSO = {
+    "relabel": {"labels"}, "delete": {"keys"}, "add_fields": {"fields"}, "diff": {"a", "b"}, "revert": {"version"},
+}  # fmt: skip
 """The arguments of some functions that are options of others."""
 
 LIMITED = [

@@ -352,8 +352,8 @@ def keeps_versions(before: Manifest, manifest: Manifest) -> bool:
     theirs, mine = before.corrections, manifest.corrections
     if theirs is None:
         return mine is None
-    numbers = [each.overlay for each in theirs.log]
-    return mine is not None and [each.overlay for each in mine.log[: len(numbers)]] == numbers
+    written = [(each.overlay, each.fields) for each in theirs.log]
+    return mine is not None and [(each.overlay, each.fields) for each in mine.log[: len(written)]] == written
 
 
 def sizes_in(manifest: Manifest) -> dict[str, int]:

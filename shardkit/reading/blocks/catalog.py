@@ -34,9 +34,8 @@ from shardkit.shards.buffers import ShardFile
 from shardkit.shards.columns.arrays import Values, gathered, values_of
 from shardkit.shards.columns.ranges import Holds
 from shardkit.shards.columns.types import PREFIX, Types, fields_of
-from shardkit.shards.columns.values import completed_table
 from shardkit.shards.corrections.overlay import AppliedOverlay, Overlay
-from shardkit.shards.corrections.read import read_overlay
+from shardkit.shards.corrections.read import AddedFields, completed_tables, read_overlay
 from shardkit.shards.index import schema
 from shardkit.shards.index_file import INDEX_CURE, IndexFile, index_entries, open_index_at
 from shardkit.shards.manifest import CORRECTED_VERSION, Manifest
@@ -136,8 +135,7 @@ class IndexCatalog:
         self._key_sums: NDArray[np.uint32] | None = None
         self._entries = list(index_entries(manifest))
         self._part_ends = list(accumulate(entry.shards for entry in manifest.index))
-        self._overlay: Overlay | None = None
-        self._overlaid = False
+        self._corrected: tuple[Overlay | None, AddedFields] | None = None
         self._indexes: OrderedDict[int, IndexFile] = OrderedDict()
         self._whole = sum(entry.bytes for entry, _ in self._entries) <= INDEX_BYTES
         self._lock = threading.RLock()
@@ -220,15 +218,8 @@ class IndexCatalog:
     def _tables_of(self, names: Sequence[str], types: Types, places: Sequence[tuple[int, int]]) -> Iterator[pa.Table]:
         """Columns of the row groups at these places, in parts. A further column that was added later is null in the
         files before."""
-        further = {PREFIX + name for name in types}
         for index, groups in self._parts(places):
-            own = set(index.schema.names)
-            there = [name for name in names if name in own or name not in further]
-            for table in index.tables(there or ["label"], groups):
-                try:
-                    yield completed_table(table, names, types)
-                except ValueError as exc:
-                    raise ManifestError(str(self.location), f"the index is damaged: {exc}", INDEX_CURE) from exc
+            yield from completed_tables(index, names, types, groups, str(self.location))
 
     def candidates(self, names: Sequence[str], holds: Holds) -> Iterator[tuple[Rows, pa.Table]]:
         """(rows, their columns of these names) in parts, without the shards that `holds` rules out."""
@@ -416,14 +407,14 @@ class IndexCatalog:
     def _opened_index(self, part: int) -> IndexFile:
         entry, shards = self._entries[part]
         place = self.location.sibling(entry.name)
-        if not self._overlaid:
-            self._overlay = read_overlay(self._objects, self.location, self.manifest)
-            self._overlaid = True
+        how = {"again": self._verify, "whole": self._whole}
+        if self._corrected is None:
+            overlay = read_overlay(self._objects, self.location, self.manifest)
+            self._corrected = overlay, AddedFields(self._objects, self.location, self.manifest, **how)
+        overlay, added = self._corrected
         first = self._part_ends[part - 1] if part else 0
-        overlay = None if self._overlay is None else AppliedOverlay(self._overlay, first)
-        return open_index_at(
-            self._objects, place, entry, shards, again=self._verify, whole=self._whole, overlay=overlay
-        )
+        applied = None if overlay is None else AppliedOverlay(overlay, first)
+        return open_index_at(self._objects, place, entry, shards, overlay=applied, fields=added.applied(first), **how)
 
 
 def _with_rows(
@@ -468,8 +459,9 @@ def _digest(manifest: Manifest) -> str:
     signs = (entry.crc32c or version for entry, version in zip(manifest.shards, manifest.shard_versions, strict=True))
     text = "\0".join(f"{e.samples} {e.bytes} {sign}" for e, sign in zip(manifest.shards, signs, strict=True))
     found = manifest.corrections
-    if found is not None and found.overlay is not None:
-        text += f"\0{found.overlay.rows} {found.overlay.crc32c}"
+    if found is not None:
+        overlay = () if found.overlay is None else (found.overlay,)
+        text += "".join(f"\0{each.rows} {each.crc32c}" for each in (*overlay, *found.fields))
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 

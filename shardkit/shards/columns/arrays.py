@@ -58,6 +58,19 @@ def values_of(column: pa.ChunkedArray, text: str) -> Values:
     return Values(numbers, missing)
 
 
+def present(column: pa.ChunkedArray) -> NDArray[np.bool_] | None:
+    """Which values of a column are not null (bool, n); None if all are."""
+    if not column.null_count:
+        return None
+    return np.concatenate([_present(chunk) for chunk in column.chunks])
+
+
+def _present(chunk: pa.Array) -> NDArray[np.bool_]:
+    if chunk.null_count in (0, len(chunk)):
+        return np.full(len(chunk), not chunk.null_count)
+    return _bits(chunk.buffers()[0], chunk)
+
+
 def _bits(buffer: pa.Buffer | None, array: pa.Array) -> NDArray[np.bool_]:
     """The bits of an array in a buffer."""
     bits = np.unpackbits(np.frombuffer(buffer or b"", np.uint8), bitorder="little")

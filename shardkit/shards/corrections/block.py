@@ -6,8 +6,10 @@
      "deleted": [[0, 2], [5, 1]],          (number of the shard, samples of it that are deleted), rising
      "log": [{"version": 1, "kind": "pack", "samples": 100, "manifest": {"name": "train.v1.json", …}}, …],
                                            all versions in order, this one last, which has no manifest of its own
-     "kept": [{"name": "train-000004.tar", "bytes": 10240, "crc32c": "…"}]}
+     "kept": [{"name": "train-000004.tar", "bytes": 10240, "crc32c": "…"}],
                                            shards and index files that only older versions name
+     "fields": [{"name": "train.v4.fields.0a1b2c3d.parquet", "columns": {"age": "int64"}, "rows": 20, "bytes": 2048,
+                 "crc32c": "0a1b2c3d"}]}   the files of added fields (fields.py), if there are any; a later one wins
 
 Shards and index stay as packed: `shards[i].samples` counts what is in a shard, and `samples` and `classes` what is
 left.
@@ -25,7 +27,7 @@ import msgspec
 OPTION = "corrections"
 """The key of `options`."""
 
-Kind = Literal["pack", "relabel", "delete", "append", "revert", "purge"]
+Kind = Literal["pack", "relabel", "delete", "add-fields", "append", "revert", "purge"]
 """What made a version."""
 
 
@@ -46,13 +48,24 @@ class OverlayEntry(msgspec.Struct, frozen=True):
     crc32c: str
 
 
+class FieldsEntry(msgspec.Struct, frozen=True):
+    """A file of added fields: their names and types (columns/types.py), and the number of its rows."""
+
+    name: str
+    columns: dict[str, str]
+    rows: int
+    bytes: int
+    crc32c: str
+
+
 class VersionEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A version of a dataset.
 
     version: its number. kind: what made it. samples: how many it has. relabelled, deleted, added: the samples that it
-    changed. classes: the names of new classes. of: the version to which it went back. message: its author's.
-    overlay: its corrections; None if it has none. manifest: the copy of its manifest; None for the current version, and
-    for those before a purge, which are gone.
+    changed; filled: those that were given values of the fields `columns`. classes: the names of new classes. of: the
+    version to which it went back. message: its author's. overlay: its corrections; None if it has none. fields: the
+    files of added fields that it wrote. manifest: the copy of its manifest; None for the current version, and for those
+    before a purge, which are gone.
     """
 
     version: int
@@ -61,10 +74,13 @@ class VersionEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     relabelled: int = 0
     deleted: int = 0
     added: int = 0
+    filled: int = 0
+    columns: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     of: int | None = None
     message: str = ""
     overlay: OverlayEntry | None = None
+    fields: tuple[FieldsEntry, ...] = ()
     manifest: FileEntry | None = None
 
 
@@ -76,11 +92,14 @@ class Corrections(msgspec.Struct, frozen=True, kw_only=True):
     deleted: tuple[tuple[int, int], ...] = ()
     log: tuple[VersionEntry, ...]
     kept: tuple[FileEntry, ...] = ()
+    fields: tuple[FieldsEntry, ...] = ()
 
     def files(self) -> list[FileEntry]:
-        """The files that belong to the versions: their overlays and manifests, and what only older versions name."""
-        overlays = [each.overlay for each in self.log]
-        found = [FileEntry(each.name, each.bytes, each.crc32c) for each in overlays if each is not None]
+        """The files that belong to the versions: their overlays, added fields and manifests, and what only older
+        versions name."""
+        overlays = [each.overlay for each in self.log if each.overlay is not None]
+        found = [FileEntry(each.name, each.bytes, each.crc32c) for each in overlays]
+        found += [FileEntry(f.name, f.bytes, f.crc32c) for each in self.log for f in each.fields]
         found += [each.manifest for each in self.log if each.manifest is not None]
         return list({each.name: each for each in (*found, *self.kept)}.values())
 
@@ -105,7 +124,8 @@ def read_block(options: dict[str, Any]) -> Corrections | None:
 
 def block_of(corrections: Corrections) -> Any:
     """The block as it is in the manifest."""
-    return msgspec.json.decode(msgspec.json.encode(corrections))
+    block = msgspec.json.decode(msgspec.json.encode(corrections))
+    return block if corrections.fields else {name: value for name, value in block.items() if name != "fields"}
 
 
 def wrong_block(found: Corrections, samples: Sequence[int]) -> str | None:
@@ -129,6 +149,16 @@ def wrong_block(found: Corrections, samples: Sequence[int]) -> str | None:
         return "an overlay has more rows than there are samples"
     if found.overlay is None and found.deleted:
         return "samples are deleted, but no overlay names them"
+    return _wrong_fields(found, total)
+
+
+def _wrong_fields(found: Corrections, total: int) -> str | None:
+    """What is wrong with the files of added fields."""
+    written = [entry for each in found.log for entry in each.fields]
+    if any(not 0 <= each.rows <= total for each in found.fields) or any(each.rows < 0 for each in written):
+        return "a file of added fields has more rows than there are samples"
+    if any(each not in written for each in found.fields):
+        return "it names a file of added fields that none of its versions wrote"
     return None
 
 
@@ -136,8 +166,9 @@ def _overlays(found: Corrections) -> Iterator[OverlayEntry]:
     return (each.overlay for each in found.log if each.overlay is not None)
 
 
-def corrected_plan(plan: str, overlay: OverlayEntry | None) -> str:
-    """The `plan` of a dataset with corrections. plan: of the shards as they are; it stays empty."""
-    if not plan or overlay is None:
+def corrected_plan(plan: str, correction: OverlayEntry | FieldsEntry | None) -> str:
+    """The `plan` of a dataset with another correction. plan: of the dataset before; it stays empty."""
+    if not plan or correction is None:
         return plan
-    return hashlib.blake2b(f"{plan} corrected {overlay.crc32c} {overlay.rows}".encode(), digest_size=16).hexdigest()
+    text = f"{plan} corrected {correction.crc32c} {correction.rows}"
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

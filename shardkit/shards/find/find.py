@@ -106,10 +106,14 @@ def _places(source: SourceLike) -> list[Location]:
         raise UsageError("dataset()", "a Manifest does not say where its shards are", "give its file or their prefix")
     if not isinstance(source, Iterable) or isinstance(source, (bytes, dict)):
         raise UsageError("dataset()", f"{source!r} names no dataset", "give a path, a glob, or a list of them")
-    parts = list(source)
-    for part in parts:
+    parts: list[str | os.PathLike[str]] = []
+    for part in source:
         if not isinstance(part, (str, os.PathLike)):
+            if not isinstance(source, (list, tuple)):  # a Dataset, say, whose parts are samples
+                kind = type(source).__name__
+                raise UsageError("dataset()", f"a {kind} is not a path", "give the path of a dataset, or of its shards")
             raise UsageError("dataset()", f"{part!r} in the list is not a path", "give paths, globs or prefixes")
+        parts.append(part)
     if not parts:
         raise UsageError("dataset()", "the list of shards is empty", "name at least one shard")
     return [_locate(part) for part in parts]

@@ -21,6 +21,9 @@ LABEL_COLUMNS = ("label", "labels", "class", "classes", "category", "target")
 
 LIST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
+SHOWN = 5
+"""The columns that a message names."""
+
 _CURE = "fix the row, or check that the file is what the ending of its name says"
 
 
@@ -46,7 +49,9 @@ def read_table(path: str, text_columns: tuple[str, ...] = (), csv_texts: tuple[s
             table = read_text(path, place, is_json=of_json, texts=text_columns, first_of=() if of_json else csv_texts)
         require_distinct(table.column_names, place)
         if not table.num_rows:
-            raise SourceError(place, "the list has no rows", "name at least one file")
+            shown = ", ".join(map(printable, table.column_names[:SHOWN]))
+            fact = f"the list has no rows below its header ({shown})" if table.column_names else "the list has no rows"
+            raise SourceError(place, fact, "name at least one file, below a line with the names of the columns")
         return table.combine_chunks()
     except ShardkitError:
         raise

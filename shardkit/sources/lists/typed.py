@@ -42,7 +42,7 @@ def _natural(listed: Listed) -> dict[str, pa.ChunkedArray]:
     found, others = {}, list[str]()
     for name in listed.fields:
         try:
-            column, why = natural_column(_read(listed.table.schema.field(name), listed.table[name]))
+            column, why = natural_column(as_recognized(listed.table.schema.field(name), listed.table[name]))
         except (pa.ArrowInvalid, UnicodeDecodeError) as exc:
             text = next(iter(str(exc).splitlines()), "")
             fact = f"the column {printable(name)!r} can't be read ({printable(text)})"
@@ -56,7 +56,7 @@ def _natural(listed: Listed) -> dict[str, pa.ChunkedArray]:
     return found
 
 
-def _read(field: pa.Field, values: pa.ChunkedArray) -> pa.ChunkedArray:
+def as_recognized(field: pa.Field, values: pa.ChunkedArray) -> pa.ChunkedArray:
     """The dates and times of a column of text that has them, as Arrow recognized them."""
     import pyarrow as pa
     import pyarrow.compute as pc

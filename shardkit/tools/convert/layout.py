@@ -121,6 +121,8 @@ def layout_of(
 def _digest(stored: Stored, form: Format, changes: Changes, destination: Destination, limits: Limits | None) -> str:
     what = (LAYOUT, form.name, sorted(changes.names.items()), changes.only, destination.stem, limits, stored.classes)
     digest = hashlib.blake2b(repr(what).encode(), digest_size=16)
+    if stored.corrections:
+        digest.update(stored.corrections.encode())
     for number, shard in enumerate(stored.shards):
         entry = None if stored.manifest is None else stored.manifest.shards[number]
         known: object = (entry.bytes, entry.crc32c) if entry is not None else None

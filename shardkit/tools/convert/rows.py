@@ -83,6 +83,8 @@ class Stored:
     columns: Types = field(default_factory=dict)
     files: Sequence[ShardFile] = ()
     """What the manifest says of the shards; empty without one."""
+    corrections: str = ""
+    """What tells apart the versions of a dataset; "" if it was not corrected."""
 
     @property
     def is_far(self) -> bool:
@@ -131,6 +133,7 @@ def open_stored(source: SourceLike, *, threads: int, remote: Remote) -> Stored:
     return Stored(
         shards, found.manifest.shard_format, classes, found.manifest.fields, catalog.counts, rows, packed,
         catalog.plain and found.manifest.plan != "", manifest, found.location, found.manifest.columns, catalog.files(),
+        _corrections_of(found.manifest),
     )  # fmt: skip
 
 
@@ -145,6 +148,14 @@ def _require_there(files: Sequence[ShardFile], remote: Remote) -> None:
     for file in files:
         if not os.path.exists(file.location.path):
             raise NotFoundError(file.url, "the shard is missing", "restore it, or check with 'shardkit verify'")
+
+
+def _corrections_of(manifest: Manifest) -> str:
+    found = manifest.corrections
+    if found is None:
+        return ""
+    overlay = [] if found.overlay is None else [found.overlay.crc32c]
+    return " ".join([*overlay, *(entry.crc32c for entry in found.fields)])
 
 
 def _require_readable(manifest: Manifest, place: str) -> None:

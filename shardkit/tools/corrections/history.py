@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from shardkit.errors import BusyError, NotFoundError, UsageError
 from shardkit.options.fields import checked_by
 from shardkit.options.numbers import is_whole
@@ -13,8 +15,9 @@ from shardkit.shards.find.find import resolve
 from shardkit.shards.find.shards import SourceLike
 from shardkit.shards.manifest import Manifest
 from shardkit.storage.access import Remote
-from shardkit.tools.corrections.commit import Corrected, changed_samples, write_version
+from shardkit.tools.corrections.commit import Corrected, different, write_version
 from shardkit.tools.corrections.place import Base, CorrectedPlace, find_dataset, place_of
+from shardkit.tools.corrections.values import other_values
 from shardkit.tools.settings import LogSettings, RevertSettings
 
 
@@ -52,7 +55,8 @@ def revert(
     base = place.current()
     older = _version(place, base, version)
     entry = VersionEntry(version=0, kind="revert", samples=0, of=version, message=message)
-    changed = changed_samples(base, Base(base.place, older, b"", None, base.remote))
+    before = Base(base.place, older, b"", None, base.remote)
+    changed = len(np.union1d(different(base.overlay, before.overlay), other_values(base, before).places))
     if _same(base.manifest, older):
         return Corrected(str(base.place), base.manifest.number, "revert", 0, changed, 0, base.manifest)
     with place.locked():
@@ -75,8 +79,9 @@ def _version(place: CorrectedPlace, base: Base, version: int) -> Manifest:
 
 def _same(one: Manifest, other: Manifest) -> bool:
     """Whether two versions have the same content."""
-    overlays = [None if each.corrections is None else each.corrections.overlay for each in (one, other)]
+    found = [(None, ()) if each is None else (each.overlay, each.fields)
+             for each in (one.corrections, other.corrections)]  # fmt: skip
     return (
-        overlays[0] == overlays[1] and one.shards == other.shards and one.index == other.index
-        and one.classes == other.classes and one.plan == other.plan
+        found[0] == found[1] and one.columns == other.columns and one.plan == other.plan
+        and one.shards == other.shards and one.index == other.index and one.classes == other.classes
     )  # fmt: skip

@@ -39,12 +39,12 @@ class NamedList:
 def read_names(given: CorrectionList, by: By | None) -> NamedList:
     """The samples that a list names. Raises SourceError, UsageError."""
     if isinstance(given, (str, os.PathLike)) or _is_table(given):
-        table, place, _ = _table_of(given)
+        table, place, _ = table_of(given)
     else:
         place = "the keys"
         table = _columns({by or "key": _sequence(given)})
-    by, column = _names_in(table, place, by)
-    return NamedList(place, by, _names(table, column, place, by), None)
+    by, column = names_in(table, place, by)
+    return NamedList(place, by, names_of(table, column, place, by), None)
 
 
 def read_labels(given: CorrectionList, by: By | None, column: str | None, separator: str | None) -> NamedList:
@@ -56,8 +56,8 @@ def read_labels(given: CorrectionList, by: By | None, column: str | None, separa
             raise UsageError("labels", "it is not (keys, labels)", "give two sequences of the same length, or a dict")
         table, place, all_text = _columns({by or "key": given[0], "label": given[1]}), "the labels", False
     else:
-        table, place, all_text = _table_of(given, column)
-    by, names = _names_in(table, place, by)
+        table, place, all_text = table_of(given, LABEL_COLUMNS if column is None else (column,))
+    by, names = names_in(table, place, by)
     wanted = (column,) if column else LABEL_COLUMNS
     lower = {name.lower(): name for name in reversed(table.column_names)}
     label = next((lower[name.lower()] for name in wanted if name.lower() in lower), None)
@@ -66,7 +66,7 @@ def read_labels(given: CorrectionList, by: By | None, column: str | None, separa
         fact = f"it has no column of labels{f' named {column!r}' if column else ''}; its columns are {shown}"
         raise SourceError(place, fact, "name one with `label_column`")
     labels = labels_of(table[label], place, label, separator, all_text=all_text)
-    return NamedList(place, by, _names(table, names, place, by), labels)
+    return NamedList(place, by, names_of(table, names, place, by), labels)
 
 
 def _is_table(given: object) -> bool:
@@ -80,13 +80,17 @@ def _has_columns(given: Mapping[str, Any]) -> bool:
     return columns and bool(names & {*KEY_COLUMNS, *PATH_COLUMNS}) and bool(names)
 
 
-def _table_of(given: Any, column: str | None = None) -> tuple[pa.Table, str, bool]:
-    """(the table, its name in messages, whether it has only text)."""
+def table_of(
+    given: Any, first_of: Sequence[str] = LABEL_COLUMNS, texts: Sequence[str] = ()
+) -> tuple[pa.Table, str, bool]:
+    """(the table, its name in messages, whether it has only text). first_of: in a CSV, the first of these columns is
+    text; texts: and all of these."""
     if isinstance(given, (str, os.PathLike)):
         path = os.fspath(given)
-        labels = LABEL_COLUMNS if column is None else (column,)
-        table = read_table(path, text_columns=(*KEY_COLUMNS, *PATH_COLUMNS), csv_texts=labels)
-        return table, fs_text(path), not path.lower().endswith(".parquet") and not is_json(path)
+        written = not path.lower().endswith(".parquet") and not is_json(path)
+        names = (*KEY_COLUMNS, *PATH_COLUMNS, *(texts if written else ()))
+        table = read_table(path, text_columns=names, csv_texts=tuple(first_of))
+        return table, fs_text(path), written
     found = in_memory(given)
     assert not isinstance(found, (str, os.PathLike))
     return found.table, found.place, False
@@ -111,8 +115,8 @@ def _columns(columns: Mapping[str, Any]) -> pa.Table:
     return pa.table(made)
 
 
-def _names_in(table: pa.Table, place: str, by: By | None) -> tuple[By, str]:
-    """("key" or "path", the column with them)."""
+def names_in(table: pa.Table, place: str, by: By | None) -> tuple[By, str]:
+    """("key" or "path", the column with them). SourceError if there is none."""
     lower = {name.lower(): name for name in reversed(table.column_names)}
     usual: dict[By, Sequence[str]] = {"key": KEY_COLUMNS, "path": PATH_COLUMNS}
     for what, names in usual.items():
@@ -121,10 +125,12 @@ def _names_in(table: pa.Table, place: str, by: By | None) -> tuple[By, str]:
             return what, found
     shown = ", ".join(map(printable, table.column_names))
     fact = f"it has no column of {by}s" if by else "it has no column of keys or paths"
-    raise SourceError(place, f"{fact}; its columns are {shown}", "name one 'key' or 'path'")
+    cure = "name one 'key' or 'path'; the first line of a CSV names the columns"
+    raise SourceError(place, f"{fact}; its columns are {shown}", cure)
 
 
-def _names(table: pa.Table, column: str, place: str, by: By) -> list[str]:
+def names_of(table: pa.Table, column: str, place: str, by: By) -> list[str]:
+    """The keys, or the paths as in the index. SourceError for a row without one."""
     values = table[column].to_pylist()
     missing = next((row for row, value in enumerate(values) if value in (None, "")), None)
     if missing is not None:

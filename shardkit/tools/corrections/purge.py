@@ -21,16 +21,20 @@ from shardkit.checksums import crc32c
 from shardkit.errors import DatasetError, DestinationError, NotFoundError, UsageError
 from shardkit.formats.format import FORMATS
 from shardkit.packing.dest.dataset_files import DatasetFiles
+from shardkit.shards.columns.types import PREFIX
 from shardkit.shards.corrections.block import (
     OPTION,
     Corrections,
+    FieldsEntry,
     OverlayEntry,
     VersionEntry,
     block_of,
     corrected_plan,
 )
+from shardkit.shards.corrections.fields import encode_fields
 from shardkit.shards.corrections.overlay import Overlay, encode_overlay
-from shardkit.shards.corrections.version import overlay_name
+from shardkit.shards.corrections.read import AddedFields
+from shardkit.shards.corrections.version import fields_name, overlay_name
 from shardkit.shards.index import table_writer
 from shardkit.shards.index_file import INDEX_CURE, index_entries
 from shardkit.shards.manifest import (
@@ -51,6 +55,7 @@ from shardkit.shards.names import (
     skipped_beside,
     skipped_name,
 )
+from shardkit.shards.objects import Objects
 from shardkit.tools.corrections.place import Base, CorrectedPlace
 
 MOVED = ("offset", "image_offset")
@@ -97,7 +102,9 @@ def purge(
     index = list(_write_indexes(purged, shards))
     kept = [number for number, shard in enumerate(shards) if shard.samples]
     overlay = _renumbered(base.overlay, purged.left, kept)
-    manifest = _manifest(purged, [shards[number] for number in kept], index, overlay, classes, len(places), message)
+    fields = tuple(_write_fields(purged, kept))
+    left = [shards[number] for number in kept]
+    manifest = _manifest(purged, left, index, overlay, fields, classes, len(places), message)
     _keep_skipped(purged)
     data = encode_manifest(manifest)
     purged.sizes |= {shard.name: shard.bytes for shard in manifest.shards}
@@ -224,19 +231,50 @@ def _moved(table: Any, rows: NDArray[np.int64], shard: str) -> Any:
 
 def _renumbered(overlay: Overlay, left: dict[int, NDArray[np.int64]], kept: list[int]) -> Overlay:
     """The corrections that are left, with the new numbers of shards and rows."""
-    places, stays = overlay.places.copy(), np.ones(len(overlay), np.bool_)
+    places, stays = _new_places(overlay.places, left, kept)
+    return Overlay(places, overlay.deleted, overlay.labels, overlay.targets, overlay.keys).pick(stays)
+
+
+def _new_places(
+    old: NDArray[np.int64], left: dict[int, NDArray[np.int64]], kept: list[int]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """(the new places of samples, whether they are left). old: rising."""
+    places, stays = old.copy(), np.ones(len(old), np.bool_)
     for number, rows in left.items():
-        some = overlay.at(number)
-        old = overlay.rows[some]
-        stays[some] = np.isin(old, rows)
-        places[some] = number << 32 | np.searchsorted(rows, old)
-    new = np.full(1 + max([*kept, *left, int(overlay.shards.max(initial=0))], default=0), -1, np.int64)
+        first, stop = np.searchsorted(old, [number << 32, (number + 1) << 32])
+        before = old[first:stop] & 0xFFFFFFFF
+        stays[first:stop] = np.isin(before, rows)
+        places[first:stop] = number << 32 | np.searchsorted(rows, before)
+    new = np.full(1 + max([*kept, *left, int((old >> 32).max(initial=0))], default=0), -1, np.int64)
     new[kept] = np.arange(len(kept))
     shards = new[places >> 32]
-    found = Overlay(
-        shards << 32 | (places & 0xFFFFFFFF), overlay.deleted, overlay.labels, overlay.targets, overlay.keys
-    )
-    return found.pick(stays & (shards >= 0))
+    return shards << 32 | (places & 0xFFFFFFFF), stays & (shards >= 0)
+
+
+def _write_fields(purged: _Purged, kept: list[int]) -> Iterator[FieldsEntry]:
+    """The files of added fields: those whose samples have other numbers, or are purged, are written again."""
+    import pyarrow as pa
+
+    base = purged.base
+    added = AddedFields(Objects(base.remote), base.place, base.manifest, again=True)
+    for number, entry in enumerate(added.entries):
+        file = added.file(number)
+        groups = [file.group(group, ["key", *file.names]) for group in range(file.groups)]
+        old = np.concatenate([places for places, _ in groups])
+        places, stays = _new_places(old, purged.left, kept)
+        if stays.all() and bool((places == old).all()):
+            yield entry
+            continue
+        if not stays.any():
+            continue
+        table = pa.concat_tables([found for _, found in groups]).take(pa.array(np.flatnonzero(stays)))
+        types = {name.removeprefix(PREFIX): text for name, text in file.names.items()}
+        keys = table["key"].combine_chunks()
+        values = table.select(list(file.names)).rename_columns(list(types))
+        data = encode_fields(places[stays], keys, values, types)
+        base_name = base_of(purged.files.stem, purged.generation)
+        name = fields_name(base_name, base.manifest.number + 1, f"{crc32c(data):08x}")
+        yield FieldsEntry(name, types, int(stays.sum()), len(data), purged.write(name, data))
 
 
 def _manifest(
@@ -244,6 +282,7 @@ def _manifest(
     shards: list[ShardEntry],
     index: list[IndexEntry],
     overlay: Overlay,
+    fields: tuple[FieldsEntry, ...],
     classes: tuple[ClassEntry, ...],
     count: int,
     message: str,
@@ -260,11 +299,11 @@ def _manifest(
     deleted = overlay.deleted_counts()
     samples = sum(shard.samples for shard in shards) - sum(gone for _, gone in deleted)
     made = VersionEntry(
-        version=number, kind="purge", samples=samples, deleted=count, message=message, overlay=entry
-    )  # fmt: skip
+        version=number, kind="purge", samples=samples, deleted=count, message=message, overlay=entry, fields=fields
+    )
     corrections = Corrections(
-        version=number, overlay=entry, deleted=deleted,
-        log=(*(replace(each, manifest=None, overlay=None) for each in log), made),
+        version=number, overlay=entry, deleted=deleted, fields=fields,
+        log=(*(replace(each, manifest=None, overlay=None, fields=()) for each in log), made),
     )  # fmt: skip
     sums = " ".join(shard.crc32c for shard in shards)
     purged_as = OverlayEntry("", number, 0, f"{crc32c(sums.encode()):08x}")

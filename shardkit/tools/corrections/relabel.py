@@ -19,7 +19,7 @@ from shardkit.sources.lists.labels import Labels, number_labels
 from shardkit.tools.corrections.commit import Change, Corrected, correct
 from shardkit.tools.corrections.lists import By, CorrectionList, NamedList, read_labels
 from shardkit.tools.corrections.place import Base, place_of
-from shardkit.tools.corrections.rows import NamedRows, faults_of, find_rows, targets_of, told, twice_in
+from shardkit.tools.corrections.rows import NamedRows, faults_of, find_rows, quoted, targets_of, told, twice_in
 from shardkit.tools.settings import RelabelSettings
 
 KINDS = {"class": "one class", "listed": "one class", "multi": "several classes", "number": "numbers", "none": "none"}
@@ -185,7 +185,8 @@ def _require_shape(chosen: Sequence[Any], found: NamedRows, old: Sequence[bytes 
     """UsageError unless the new numbers are as many as the samples have."""
     for value, before, key in zip(chosen, map(_read, old), found.keys.tolist(), strict=True):
         if np.shape(value) != np.shape(before):
-            fact = f"the new label of {key!r} has the shape {np.shape(value)}, and the one it has {np.shape(before)}"
+            shapes = f"the shape {np.shape(value)}, and the one it has {np.shape(before)}"
+            fact = f"the new label of {quoted(key)} has {shapes}"
             raise UsageError(str(base.place), fact, "give as many numbers as the samples have")
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from shardkit.errors import printable
 from shardkit.reading.blocks.catalog import IndexCatalog
 from shardkit.shards.corrections.overlay import Overlay
 from shardkit.shards.corrections.read import corrected_index_files
@@ -106,7 +107,12 @@ def told(names: Sequence[object], fact: str) -> list[str]:
     if not names:
         return []
     more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return [f"{fact} {', '.join(map(repr, names[:SHOWN]))}{more}"]
+    return [f"{fact} {', '.join(map(quoted, names[:SHOWN]))}{more}"]
+
+
+def quoted(name: object) -> str:
+    """A name in quotes, with its backslashes as they are; a number without."""
+    return f"'{printable(name)}'" if isinstance(name, str) else repr(name)
 
 
 def targets_of(base: Base, places: Numbers) -> list[bytes | None]:

@@ -99,7 +99,8 @@ def _member(source: str, options: StorageOptions | None) -> Member:
     if found.numbers is not None:
         raise UsageError(source, "these are only some of the shards of a dataset", "give the dataset's prefix")
     require_beside(found.manifest, str(found.location))
-    require_as_packed(found.manifest, str(found.location), "a merged dataset names the shards as they are")
+    why = "a merged dataset names the shards as they are"
+    require_as_packed(found.manifest, str(found.location), why, fields=True)
     stem = found.location.name.removesuffix(".json")
     return Member(DatasetFiles(open_patient(found.location.parent, options), stem), found.manifest)
 

@@ -105,7 +105,7 @@ def repair(
     opened = open_dataset(source)
     if opened.manifest is not None:
         why = "a repair writes the samples of the shards as packed"
-        require_as_packed(opened.manifest, str(opened.place), why)
+        require_as_packed(opened.manifest, str(opened.place), why, fields=True)
     form = _format(opened)
     there = _destination(opened, os.fspath(dest), form.suffix, overwrite=overwrite)
     salvages: list[Salvage] = []

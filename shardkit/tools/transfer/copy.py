@@ -24,7 +24,7 @@ from shardkit.events import Progress, ProgressFn
 from shardkit.location import Location
 from shardkit.packing.dest.dataset_files import OVERWRITE, DatasetFiles
 from shardkit.packing.dest.in_the_way import readable_manifest, refuse_file
-from shardkit.shards.corrections.block import OPTION, Corrections, FileEntry, block_of
+from shardkit.shards.corrections.block import OPTION, Corrections, FieldsEntry, FileEntry, block_of
 from shardkit.shards.index import INTEGERS, ShardRows, write_index
 from shardkit.shards.index_file import IndexFile, index_entries
 from shardkit.shards.manifest import (  # fmt: skip
@@ -307,11 +307,15 @@ class _Renaming:
         log = tuple(
             replace(
                 each, overlay=None if each.overlay is None else replace(each.overlay, name=self.new[each.overlay.name]),
-                manifest=None if each.manifest is None else self._file(each.manifest),
+                fields=self._fields(each.fields), manifest=None if each.manifest is None else self._file(each.manifest),
             )
             for each in found.log
         )  # fmt: skip
-        return replace(found, overlay=log[-1].overlay, log=log, kept=tuple(map(self._file, found.kept)))
+        kept, fields = tuple(map(self._file, found.kept)), self._fields(found.fields)
+        return replace(found, overlay=log[-1].overlay, log=log, kept=kept, fields=fields)
+
+    def _fields(self, entries: Sequence[FieldsEntry]) -> tuple[FieldsEntry, ...]:
+        return tuple(replace(entry, name=self.new[entry.name]) for entry in entries)
 
     def _file(self, entry: FileEntry) -> FileEntry:
         name = self.new[entry.name]

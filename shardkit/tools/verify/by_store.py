@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from shardkit.errors import NotFoundError, StorageError, UsageError
 from shardkit.location import Location
-from shardkit.shards.corrections.block import FileEntry
+from shardkit.shards.corrections.block import FieldsEntry, FileEntry
 from shardkit.shards.findings import Finding, finding, found_error
 from shardkit.shards.manifest import IndexEntry, ShardEntry
 from shardkit.shards.open import Opened
 from shardkit.threads import in_threads
 
-Entry = ShardEntry | IndexEntry | FileEntry
-"""A shard, an index file, or a file of another version."""
+Entry = ShardEntry | IndexEntry | FieldsEntry | FileEntry
+"""A shard, an index file, added fields, or a file of another version."""
 
 REQUESTS = 16
 """Concurrent requests to the store."""
@@ -62,20 +62,30 @@ def ask_store(opened: Opened, threads: int | None, progress: Callable[[int], Non
 def _held(opened: Opened, place: Location, entry: Entry, version: str | None) -> tuple[list[Finding], int, bool]:
     """Return (findings, bytes, whether the store has a checksum) for one object. version: when it was indexed."""
     shard = isinstance(entry, ShardEntry)
-    what = "shard" if shard else "version" if isinstance(entry, FileEntry) else "index"
+    kind = _kind(entry)
+    what = "file of added fields" if kind == "fields" else kind
     try:
         info = opened.objects.info(place)
     except NotFoundError:
-        return [finding(f"{what}-missing", str(place), f"the {what} is missing")], 0, False
+        return [finding(f"{kind}-missing", str(place), f"the {what} is missing")], 0, False
     except StorageError as exc:
         return [found_error("shard-unreadable", exc)], 0, False
     if info.bytes != entry.bytes:
         fact = f"the {what} has {info.bytes} bytes, but its manifest says {entry.bytes}"
-        return [finding("shard-size" if shard else f"{what}-crc", str(place), fact)], info.bytes, True
+        return [finding("shard-size" if shard else f"{kind}-crc", str(place), fact)], info.bytes, True
     if info.crc32c is not None and entry.crc32c and info.crc32c != entry.crc32c:
         fact = f"the store reports CRC-32C {info.crc32c} for the {what}, but its manifest says {entry.crc32c}"
-        return [finding(f"{what}-crc", str(place), fact)], info.bytes, True
+        return [finding(f"{kind}-crc", str(place), fact)], info.bytes, True
     if version is not None and info.version not in (None, version):
         fact = f"the shard was replaced since it was indexed: its version was {version}, and is {info.version}"
         return [finding("shard-version", str(place), fact)], info.bytes, True
     return [], info.bytes, info.crc32c is not None and entry.crc32c != ""
+
+
+def _kind(entry: Entry) -> str:
+    """The first word of the kinds of findings about a file."""
+    if isinstance(entry, ShardEntry):
+        return "shard"
+    if isinstance(entry, FieldsEntry):
+        return "fields"
+    return "version" if isinstance(entry, FileEntry) else "index"

@@ -147,7 +147,7 @@ def test_a_list_of_bad_rows_alone_is_an_error(folder: Path) -> None:
     ("text", "message"),
     [
         (b"", "the list is empty"),
-        (b"file,label\n", "the list has no rows"),
+        (b"file,label\n", r"the list has no rows below its header \(file, label\)"),
         (
             "file,label\ncat/1.jpg,Käse\n".encode("cp1252"),
             r"at byte 22: line 2 is not UTF-8 \(the byte 0xe4\); .* iconv",

@@ -155,3 +155,8 @@ def test_classes_that_are_called_by_numbers_are_meant_by_their_names(
     (tmp_path / "list.csv").write_text("key,label\n1/0000,10\n")
     shardkit.relabel(tmp_path / "train", tmp_path / "list.csv")
     assert labels_of(str(tmp_path / "train"))["1/0000"] == "10"
+
+
+def test_a_dataset_that_is_open_is_no_name_of_one(train: str) -> None:
+    with pytest.raises(UsageError, match="a Dataset is not a path; give the path of a dataset"):
+        shardkit.relabel(shardkit.dataset(train), {"cat/0000": "dog"})  # type: ignore[arg-type]

@@ -77,3 +77,13 @@ def test_no_class_is_called_like_a_folder_above(train: str, name: str) -> None:
 def test_a_version_that_is_no_number_is_told(train: str) -> None:
     with pytest.raises(UsageError, match="'2' is not a whole number"):
         shardkit.revert(train, "2")  # type: ignore[arg-type]
+
+
+def test_another_version_is_not_taken_for_one_that_was_converted_already(train: str, tmp_path: Path) -> None:
+    out = tmp_path / "out" / "train"
+    shardkit.relabel(train, {"cat/0001": "dog", "dog/0001": "cat"})
+    shardkit.convert(train, out, max_count=4, workers=1)
+    shardkit.convert(train, out, max_count=4, workers=1)
+    shardkit.relabel(train, {"cat/0001": "cat", "cat/0002": "dog"})  # as many of each class
+    with pytest.raises(DestinationError, match="another dataset is there"):
+        shardkit.convert(train, out, max_count=4, workers=1)

@@ -6,6 +6,7 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,14 +14,47 @@ import pytest
 import shardkit
 from shardkit.shards.manifest import Manifest
 
-Samples = dict[str, tuple[str, bytes]]
-"""Key -> (class, image)."""
+Samples = dict[str, tuple[str, bytes, dict[str, Any]]]
+"""Key -> (class, image, fields that are not null)."""
+
+VALUES: dict[str, Callable[[random.Random], Any]] = {
+    "age": lambda chance: chance.randrange(100),
+    "score": lambda chance: chance.random(),
+    "note": lambda chance: chance.choice(["", "ü\\", "a longer note"]),
+    "box": lambda chance: [chance.random(), chance.random()],
+}
+"""Fields with what draws a value of each."""
+
+
+def fields_of(source: Path | str) -> dict[str, dict[str, Any]]:
+    """Key -> the fields that are not null."""
+    catalog = shardkit.dataset(source).content.catalog
+    assert catalog.manifest is not None
+    names = list(catalog.manifest.columns)
+    rows = [row for table in catalog.index_tables(["key", *(f"meta.{name}" for name in names)])
+            for row in table.to_pylist()]  # fmt: skip
+    return {
+        row["key"]: {name: row[f"meta.{name}"] for name in names if row[f"meta.{name}"] is not None} for row in rows
+    }
 
 
 def samples_of(source: Path | str) -> Samples:
     data = shardkit.dataset(source)
-    names = data.classes
-    return {sample["__key__"]: (names[sample["cls"]], sample["jpg"]) for sample in data}
+    names, fields = data.classes, fields_of(source)
+    return {s["__key__"]: (names[s["cls"]], s["jpg"], fields[s["__key__"]]) for s in data}
+
+
+def require_same_in_batches(source: str, model: Samples) -> None:
+    """The fields that batches bring are those of the model."""
+    types = shardkit.info(source).columns
+    nothing: dict[str, Any] = {"age": -1, "score": None, "note": None, "box": None}
+    wanted = {name: nothing[name] for name in types}
+    for batch in shardkit.dataset(source, shuffle=50, seed=1).decode(size=8, columns=wanted).batch(4) if wanted else ():
+        for at, key in enumerate(batch.keys):
+            for name in wanted:
+                value = np.asarray(batch[name][at]).tolist()
+                expected = model[key][2].get(name, -1 if name == "age" else None)
+                assert value == expected or (expected is None and np.isnan(value).all()), (key, name)
 
 
 def require_equal(source: str, model: Samples, out: Path) -> None:
@@ -29,11 +63,11 @@ def require_equal(source: str, model: Samples, out: Path) -> None:
     assert len(data) == len(model)
     assert samples_of(source) == model
     counts = dict.fromkeys(data.classes, 0)
-    for name, _ in model.values():
+    for name, _, _ in model.values():
         counts[name] += 1
     assert data.class_counts == counts
     assert dict(zip(data.keys.tolist(), [data.classes[n] for n in data.labels], strict=True)) == {
-        key: name for key, (name, _) in model.items()
+        key: name for key, (name, _, _) in model.items()
     }
     if model:
         key = max(model)
@@ -42,6 +76,7 @@ def require_equal(source: str, model: Samples, out: Path) -> None:
         assert sorted(np.concatenate([labels for _, labels in shuffled]).tolist()) == sorted(data.labels.tolist())
         ranks = [shardkit.dataset(source, rank=rank, world_size=2, remainder="pad") for rank in (0, 1)]
         assert {sample["__key__"] for part in ranks for sample in part} == set(model)
+        require_same_in_batches(source, model)
         shutil.rmtree(out, ignore_errors=True)
         shardkit.convert(source, out / "again", workers=1)
         assert samples_of(out / "again") == model
@@ -78,8 +113,18 @@ class History:
         new = f"new{len(self.versions)}"
         labels = {key: self.random.choice([*self.classes, new]) for key in keys}
         for key, name in labels.items():
-            self.model[key] = (name, self.model[key][1])
+            self.model[key] = (name, *self.model[key][1:])
         return shardkit.relabel(self.dest, labels, new_classes=True).version
+
+    def add_fields(self) -> int:
+        keys = self.random.sample(sorted(self.model), self.random.choice([1, len(self.model)]))
+        names = self.random.sample(sorted(VALUES), self.random.choice([1, 2]))
+        rows = {key: {name: VALUES[name](self.random) for name in names if self.random.random() < 0.8 or key == keys[0]}
+                for key in keys}  # fmt: skip
+        for key, values in rows.items():
+            label, image, before = self.model[key]
+            self.model[key] = (label, image, before | values)
+        return shardkit.add_fields(self.dest, rows, overwrite=True).version
 
     def delete(self) -> int:
         keys = self.random.sample(sorted(self.model), min(self.random.choice([1, 2, 5]), len(self.model)))
@@ -90,7 +135,7 @@ class History:
     def append(self) -> int:
         for name in self.random.choices(self.classes, k=2):
             path = self.add_file(name)
-            self.model[f"{name}/{path.stem}"] = (name, path.read_bytes())
+            self.model[f"{name}/{path.stem}"] = (name, path.read_bytes(), {})
         manifest = self.pack(append=True)
         if manifest.number == 1:
             self.versions[1] = dict(self.model)
@@ -119,14 +164,15 @@ class History:
 
 
 @pytest.mark.parametrize("form", ["tar", "tfrecord"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(4))
 def test_after_each_step_of_a_random_history_all_versions_equal_a_plain_rewrite(
     form: str, seed: int, tmp_path: Path, draw_image: Callable[..., bytes]
 ) -> None:
     history = History(tmp_path, form, seed, draw_image)
-    for _ in range(7):
-        step = history.random.choice([history.relabel, history.delete, history.append, history.revert])
-        if not history.model and step in (history.relabel, history.delete):
+    for _ in range(8):
+        steps = [history.relabel, history.delete, history.add_fields, history.append, history.revert]
+        step = history.random.choice(steps)
+        if not history.model and step in steps[:3]:
             continue
         number = step()
         history.versions[number] = dict(history.model)

@@ -93,3 +93,35 @@ def test_a_writer_that_never_comes_first_gives_up(train: str, monkeypatch: pytes
     meanwhile(monkeypatch, lambda: shardkit.delete(train, ["cat/0001"]))
     with pytest.raises(BusyError, match="other runs keep changing this dataset"):
         shardkit.delete(train, ["cat/0002"])
+
+
+def test_fields_of_other_samples_or_other_fields_are_added_on_top_of_the_first(
+    dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meanwhile(monkeypatch, lambda: shardkit.add_fields(dataset, {"cat/0001": {"age": 1}, "cat/0002": {"age": 2}}))
+    assert shardkit.add_fields(dataset, {"cat/0001": {"city": "Bern"}, "cat/0003": {"city": "Basel"}}).version == 3
+    meanwhile(monkeypatch, lambda: shardkit.relabel(dataset, {"cat/0003": "dog"}))
+    assert shardkit.add_fields(dataset, {"cat/0003": {"age": 3}}).version == 5
+    meanwhile(monkeypatch, lambda: shardkit.add_fields(dataset, {"cat/0000": {"age": 0}}))
+    assert shardkit.delete(dataset, ["cat/0000"]).version == 7
+    table = shardkit.diff(f"{dataset}@1", dataset).table
+    fields = {row["key"]: row["after"] for row in table.to_pylist() if row["change"] == "other fields"}
+    assert fields == {
+        "cat/0001": '{"age":1,"city":"Bern"}', "cat/0002": '{"age":2}', "cat/0003": '{"age":3,"city":"Basel"}',
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("first", ["fields", "deletion"])
+def test_fields_of_samples_that_changed_meanwhile_are_refused(
+    first: str, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other() -> None:
+        if first == "fields":
+            shardkit.add_fields(dataset, {"cat/0001": {"age": 1}})
+        else:
+            shardkit.delete(dataset, ["cat/0001"])
+
+    meanwhile(monkeypatch, other)
+    with pytest.raises(BusyError, match="corrected 1 of the same samples meanwhile, 'cat/0001' among them"):
+        shardkit.add_fields(dataset, {"cat/0001": {"age": 2}, "cat/0002": {"age": 2}}, overwrite=True)
+    assert len(shardkit.log(dataset)) == 2
