@@ -1,11 +1,13 @@
-"""What corrections cost: relabelling, reading through an overlay, and comparing versions.
+"""What corrections cost: relabelling, adding fields, reading through an overlay, and comparing versions.
 
     python benchmarks/corrections.py relabel [--samples 1000000]     seconds and bytes written for 1 % of the samples
+    python benchmarks/corrections.py fields [--samples 1000000]      the same for fields of 1 % and of all samples, and
+                                                                     seconds of `where()` with them
     python benchmarks/corrections.py diff [--samples 10000000]       seconds for two versions, each with 1 % corrected
     python benchmarks/corrections.py read [--data DIR] [--rounds 15] reading speed with an overlay, as a share of that
                                                                      without, by CPU time, in turns
 
-The datasets of the first two have a manifest and an index, and shards without content: nothing of theirs is read.
+The datasets of the first three have a manifest and an index, and shards without content: nothing of theirs is read.
 """
 
 from __future__ import annotations
@@ -80,24 +82,44 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
 
 
 def relabel(folder: Path, samples: int) -> None:
-    """Relabel 1 % of the samples, from a CSV file, in a fresh process as the command does."""
+    """Relabel 1 % of the samples, from a CSV file."""
+    run("relabel", folder, made(folder, samples), corrections(samples, 1), samples)
+
+
+def add_fields(folder: Path, samples: int) -> None:
+    """Give 1 % of the samples a value, then all of them one of another field, and select by it."""
+    import pyarrow.compute as pc
+
+    base = made(folder, samples)
+    labels, chance = np.random.default_rng(0).integers(0, CLASSES, samples), np.random.default_rng(1)
+    for name, count in (("age", samples // SHARE), ("score", samples)):
+        chosen = np.sort(chance.choice(samples, count, replace=False)).tolist()
+        keys: list[object] = [f"class{labels[row]:04}/{row:08}" for row in chosen]
+        values = chance.integers(0, 100, count) if name == "age" else chance.random(count).round(4)
+        run("add-fields", folder, base, {"key": keys, name: values.tolist()}, samples)
+    for name, above in (("age", 50), ("score", 0.5)):
+        found = list[int]()
+        seconds, cpu = timed(lambda: found.append(len(shardkit.dataset(base).where(pc.field(name) > above))))  # noqa: B023
+        print(f"where({name} > {above}): {found[0]:,} samples in {seconds:.2f} s, {cpu:.2f} s of CPU")
+
+
+def run(name: str, folder: Path, base: str, wanted: dict[str, list[object]], samples: int) -> None:
+    """Run a command with a CSV file in a fresh process."""
     import csv
     import json
     import subprocess
 
-    base = made(folder, samples)
-    wanted = corrections(samples, 1)
     with open(folder / "list.csv", "w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(wanted)
         rows.writerows(zip(*wanted.values(), strict=True))
     before = set(os.listdir(folder))
-    command = [sys.executable, "-m", "shardkit", "relabel", base, str(folder / "list.csv"), "--json"]
+    command = [sys.executable, "-m", "shardkit", name, base, str(folder / "list.csv"), "--json"]
     begun, used = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     said = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
-    print(f"relabelled {said['changed']:,} of {samples:,}: {time.perf_counter() - begun:.2f} s, {cpu:.2f} s of CPU, ")
+    print(f"{name} {said['changed']:,} of {samples:,}: {time.perf_counter() - begun:.2f} s, {cpu:.2f} s of CPU, ")
     sizes = {name: os.path.getsize(folder / name) for name in sorted({*os.listdir(folder)} - before)}
     print(f"{said['bytes']:,} bytes written; new files: {sizes}")
 
@@ -150,7 +172,7 @@ def read(folder: Path, data: str, rounds: int) -> None:
 def main() -> None:
     """Run one of the measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["relabel", "diff", "read"])
+    parser.add_argument("what", choices=["relabel", "fields", "diff", "read"])
     parser.add_argument("--samples", type=int)
     parser.add_argument("--data", default="/tmp/data-cache/cifar10/train")
     parser.add_argument("--rounds", type=int, default=15)
@@ -159,6 +181,8 @@ def main() -> None:
     try:
         if given.what == "relabel":
             relabel(folder, given.samples or 1_000_000)
+        elif given.what == "fields":
+            add_fields(folder, given.samples or 1_000_000)
         elif given.what == "diff":
             compare(folder, given.samples or 10_000_000)
         else:
