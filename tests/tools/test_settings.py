@@ -28,7 +28,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], type[Any]]] = {
     "convert": (shardkit.convert, settings.ConvertSettings),
     "merge": (shardkit.merge, settings.MergeSettings),
     "relabel": (shardkit.relabel, settings.RelabelSettings),
-    "add_fields": (shardkit.add_fields, settings.AddFieldsSettings),
+    "add-fields": (shardkit.add_fields, settings.AddFieldsSettings),
     "delete": (shardkit.delete, settings.DeleteSettings),
     "log": (shardkit.log, settings.LogSettings),
     "diff": (shardkit.diff, settings.DiffSettings),
@@ -55,7 +55,7 @@ NOT_LOADED = {"SourceLike": SourceLike, "ClassesFrom": ClassesFrom, "Transcoding
 ARGUMENTS = {"source", "dest", "kinds", "progress"}
 
 ALSO = {
-    "relabel": {"labels"}, "delete": {"keys"}, "add_fields": {"fields"}, "diff": {"a", "b"}, "revert": {"version"},
+    "relabel": {"labels"}, "delete": {"keys"}, "add-fields": {"fields"}, "diff": {"a", "b"}, "revert": {"version"},
 }  # fmt: skip
 """The arguments of some functions that are options of others."""
 
