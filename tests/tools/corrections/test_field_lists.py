@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 
 import shardkit
 from shardkit.errors import DestinationError, ManifestError, NotFoundError, SourceError, UsageError
+from shardkit.location import locate
 from shardkit.shards.corrections import fields
 from shardkit.shards.corrections.block import FieldsEntry
+from shardkit.storage.patient import open_patient
 
 
 def names_in(prefix: str) -> list[str]:
@@ -135,6 +138,19 @@ def test_a_missing_or_damaged_file_of_fields_is_reported_with_its_cure(filled: s
         shardkit.unpack(filled, f"{filled}-out", metadata=True)
     path.write_bytes(data)
     assert shardkit.verify(filled).findings == ()
+
+
+def test_a_store_that_has_another_file_of_fields_is_reported_without_reading_it(packed_once: Path) -> None:
+    train = "memory://changed-fields/train"
+    shardkit.pack(packed_once / "tree", train, max_count=2, workers=1, overwrite=True)
+    done = shardkit.add_fields(train, {"cat/0001": {"age": 41}})
+    assert done.manifest.corrections is not None
+    [entry] = done.manifest.corrections.fields
+    store = open_patient(locate("memory://changed-fields"))
+    store.put(entry.name, io.BytesIO(b"another file"), crc32c="00000000")
+    assert [finding.kind for finding in shardkit.verify(train).findings] == ["fields-crc"]
+    store.delete(entry.name)
+    assert [finding.kind for finding in shardkit.verify(train).findings] == ["fields-missing"]
 
 
 def opened(data: bytes, entry: FieldsEntry, samples: list[int]) -> fields.FieldsFile:

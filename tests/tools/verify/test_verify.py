@@ -408,8 +408,10 @@ def test_a_shard_elsewhere_that_was_replaced_is_told_by_its_version(tmp_path: Pa
 
 def test_every_kind_of_finding_is_made_in_a_test() -> None:
     """Above, or for corrections in the tests of versions."""
-    versions = Path(__file__).parents[1] / "corrections" / "test_versions.py"
-    source = Path(__file__).read_text("utf-8") + versions.read_text("utf-8")
+    versions = [
+        Path(__file__).parents[1] / "corrections" / name for name in ("test_versions.py", "test_field_lists.py")
+    ]
+    source = "".join(path.read_text("utf-8") for path in (Path(__file__), *versions))
     assert {kind for kind in CURES if f'"{kind}"' not in source} == set()
 
 
