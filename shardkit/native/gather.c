@@ -1,14 +1,15 @@
-/* Writes JPEG files to a shard, tar or TFRecord: the packer's inner loop, without Python's cost per file and without
- * the GIL. For each file: open, read into its place in a buffer, check that it is a whole JPEG, CRC-32C, and what the
+/* Writes JPEG and PNG files to a shard, tar or TFRecord: the packer's inner loop, without Python's cost per file and without
+ * the GIL. For each file: open, read into its place in a buffer, check that it is a whole image, CRC-32C, and what the
  * format puts around it. The buffer is written before it leaves the processor's cache, and the disk begins to write
  * early.
  *
  * `Ahead` lists the tree and reads its first images before (ahead.h); what it has is not read again.
  *
- * It takes only plain files: a JPEG whose header can be walked and whose last two bytes are its end mark, of the size
- * that the scan saw, whose sample frames.h can measure. At the first other file it stops and returns how far it came;
- * Python then handles that file, with all its errors and messages. So nothing here reports an error of a file, and the
- * bytes are those of formats/tar/samples.py and formats/tfrecord/samples.py (tests compare them).
+ * It takes only plain files: a JPEG, or a PNG in the field png, whose header can be walked and whose last bytes are its
+ * end mark, of the size that the scan saw, whose sample frames.h can measure. At the first other file it stops and
+ * returns how far it came; Python then handles that file, with all its errors and messages. So nothing here reports an
+ * error of a file, and the bytes are those of formats/tar/samples.py and formats/tfrecord/samples.py (tests compare
+ * them).
  *
  * Needs the CRC instruction of x86-64 (SSE4.2) or ARMv8; elsewhere `available` is 0, and Python does everything.
  */
@@ -22,6 +23,7 @@
 
 #include "include/framing/frames.h"
 #include "include/framing/plain_jpeg.h"
+#include "include/framing/plain_png.h"
 #include "include/framing/stored_member.h"
 #include "include/scan/ahead_type.h"
 
@@ -150,6 +152,14 @@ static int read_file(const Shard *shard, File *file, uint8_t *place)
     return 1;
 }
 
+/* Width and height of the image of a file. 0 for everything that is not plain. */
+static int image_size(const Shard *shard, const File *file, const uint8_t *data, int64_t *width, int64_t *height)
+{
+    if (file->field_length == 3 && !memcmp(file->field, "png", 3)) /* Python counts it as one */
+        return png_size(data, file->size, shard->max_pixels, width, height);
+    return jpeg_size(data, file->size, shard->max_pixels, shard->max_scans, width, height);
+}
+
 /* Put one file's sample into the buffer. Returns 0 if the file is not plain. */
 static int put_sample(Shard *shard, File *file, int64_t *record)
 {
@@ -172,8 +182,7 @@ static int put_sample(Shard *shard, File *file, int64_t *record)
     const int64_t at = shard->records ? record_image_at(&sample, length) : TAR_BLOCK;
     uint8_t *place = shard->buffer + shard->used, *data = place + at;
     int64_t width, height;
-    if (!read_file(shard, file, data) ||
-        !jpeg_size(data, file->size, shard->max_pixels, shard->max_scans, &width, &height))
+    if (!read_file(shard, file, data) || !image_size(shard, file, data, &width, &height))
         return 0;
 
     parts[0].data = data;

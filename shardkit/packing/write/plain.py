@@ -1,5 +1,5 @@
 """The fast path of packing: one file for each sample, on this machine or in an archive, in one tight loop, with JPEGs
-handled by the C extension.
+and PNGs handled by the C extension.
 
 It writes the same bytes as the loop in samples.py.
 """
@@ -24,8 +24,9 @@ from shardkit.packing.write.task import ShardTask
 from shardkit.sample import field_of, text_of_path, texts_of_paths
 from shardkit.sources.readers import AnyFiles, ArchiveMembers, DiskFiles, Reader, TreeFiles
 
-JPEG_FIELDS = frozenset(("jpg", "jpe", "jfif"))
-"""The fields whose files are nearly always what the C extension writes."""
+NATIVE_FIELDS = {"jpg": "JPEG", "jpe": "JPEG", "jfif": "JPEG", "png": "PNG"}
+"""The fields whose files are nearly always what the C extension writes, and what these are: PNGs only under `png`, and
+JPEGs under any other name."""
 
 LOOKED_AT = 256
 """The paths of a shard by which its way is chosen."""
@@ -45,7 +46,7 @@ def is_native(task: ShardTask) -> bool:
         return False
     assert isinstance(task.samples, FileSamples)
     some = task.samples.paths[:: len(task.samples.paths) // LOOKED_AT + 1]
-    return 2 * sum(field in JPEG_FIELDS for field in _fields(some)) > len(some)
+    return 2 * sum(field in NATIVE_FIELDS for field in _fields(some)) > len(some)
 
 
 def write_plain(task: ShardTask, sink: Sink, advance: Advance) -> Written | None:
@@ -96,7 +97,7 @@ class _Found:
         one = fields.count(fields[0]) == len(fields)
         counts = {fields[0]: len(fields)} if one else Counter(fields)
         self.fields.update(dict.fromkeys(counts))
-        self.types.update({f"JPEG {field}": count for field, count in counts.items()})
+        self.types.update({f"{NATIVE_FIELDS.get(field, 'JPEG')} {field}": count for field, count in counts.items()})
 
     def written(self, since: int | None) -> Written:
         """What was written. since: as in Written."""
@@ -132,7 +133,7 @@ def _write(
     pieces: list[bytes] = []
     position = pending = number = reported = seen = 0
     while number < len(paths):
-        fast = gather if fields[number] in JPEG_FIELDS else None
+        fast = gather if fields[number] in NATIVE_FIELDS else None
         if pending >= sink.FLUSH_BYTES or (pending and fast is not None):
             sink.write(pieces, pending)
             pieces, pending = [], 0

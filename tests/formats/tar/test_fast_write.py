@@ -6,6 +6,7 @@ import io
 import os
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from shardkit.formats.format import FORMATS
 from shardkit.formats.tar import fast_write
 from shardkit.formats.tar.fast_write import Gatherer
 from shardkit.images.jpeg import MAX_SCANS
+from shardkit.images.png import HEAD as PNG_HEAD
 
 pytestmark = pytest.mark.skipif(fast_write.extension() is None, reason="the C extension is not built here")
 
@@ -149,7 +151,8 @@ def gatherer(tree: Path, names: list[str], sizes: list[int] | None = None) -> Ga
     paths = [os.fsencode(name) for name in names]
     keys = [name.rpartition(".")[0] for name in names]
     lengths = sizes or [(tree / name).stat().st_size for name in names]
-    return Gatherer(os.fsencode(tree), paths, keys, ["jpg"] * len(names), [1] * len(names), lengths)
+    fields = ["png" if name.endswith(".png") else "jpg" for name in names]
+    return Gatherer(os.fsencode(tree), paths, keys, fields, [1] * len(names), lengths)
 
 
 def written(tree: Path, names: list[str], sizes: list[int] | None = None) -> tuple[list[bool], bytes]:
@@ -238,3 +241,71 @@ def test_lists_of_other_things_are_refused() -> None:
         native_write((["a"], [b"a"], [b"jpg"], [1], [10]), 0, 1)
     with pytest.raises(ValueError, match="negative size"):
         native_write(([b"a"], [b"a"], [b"jpg"], [1], [-1]), 0, 1)
+
+
+def chunk(name: bytes, data: bytes, crc: int | None = None) -> bytes:
+    """A chunk of a PNG."""
+    own = zlib.crc32(name + data) if crc is None else crc
+    return len(data).to_bytes(4, "big") + name + data + own.to_bytes(4, "big")
+
+
+def png(*chunks: bytes, ihdr: bytes = bytes((0, 0, 0, 4, 0, 0, 0, 3, 8, 0, 0, 0, 0)), crc: int | None = None) -> bytes:
+    """A PNG of these chunks between its header and its end."""
+    return PNG_HEAD + chunk(b"IHDR", ihdr, crc) + b"".join(chunks) + chunk(b"IEND", b"")
+
+
+PIXELS = chunk(b"IDAT", zlib.compress(bytes(15)))
+
+PNGS: dict[str, tuple[bytes, bool]] = {
+    "plain": (png(PIXELS), True),
+    "notes before the pixels": (png(chunk(b"gAMA", b"1234"), chunk(b"tEXt", b"a\0b", 7), PIXELS), True),
+    "a palette": (png(chunk(b"PLTE", bytes(768)), chunk(b"tRNS", b"12"), PIXELS), True),
+    "a bad palette": (png(chunk(b"PLTE", bytes(768), 5), PIXELS), False),
+    "a long palette": (png(chunk(b"PLTE", bytes(900)), PIXELS), False),
+    "a bad header": (png(PIXELS, crc=1), False),
+    "no pixels": (png(chunk(b"gAMA", b"1234")), False),
+    "two headers": (png(chunk(b"IHDR", bytes(13)), PIXELS), False),
+    "bytes after the end": (png(PIXELS) + b"more", False),
+    "no end": (png(PIXELS)[:-12], False),
+    "cut in a chunk": (png(chunk(b"tEXt", bytes(100)))[:80], False),
+    "a chunk that is too long": (png(b"\xff\xff\xff\xffgAMA" + bytes(8), PIXELS), False),
+    "no width": (png(PIXELS, ihdr=bytes((0, 0, 0, 0, 0, 0, 0, 3, 8, 0, 0, 0, 0))), False),
+    "too many pixels": (png(PIXELS, ihdr=bytes((0x7F, 0, 0, 0, 0x7F, 0, 0, 3, 8, 0, 0, 0, 0))), False),
+    "3 bits": (png(PIXELS, ihdr=bytes((0, 0, 0, 4, 0, 0, 0, 3, 3, 0, 0, 0, 0))), False),
+    "4 bits of colours": (png(PIXELS, ihdr=bytes((0, 0, 0, 4, 0, 0, 0, 3, 4, 2, 0, 0, 0))), False),
+    "interlaced": (png(PIXELS, ihdr=bytes((0, 0, 0, 4, 0, 0, 0, 3, 8, 0, 0, 0, 1))), True),
+    "another packing": (png(PIXELS, ihdr=bytes((0, 0, 0, 4, 0, 0, 0, 3, 8, 0, 1, 0, 0))), False),
+    "a JPEG": (photo(), False),
+    "empty": (b"", False),
+}
+
+
+@pytest.mark.parametrize("content", PNGS.values(), ids=PNGS)
+def test_a_png_is_written_natively_only_where_python_takes_it_too(
+    content: tuple[bytes, bool], tree: Path, tmp_path: Path, in_python: Callable[[], None]
+) -> None:
+    data, plain = content
+    (tree / "blue" / "x.png").write_bytes(data)
+    found, _ = written(tree, ["blue/x.png"])
+    assert found == [plain]
+    fast = packed(tree, tmp_path / "fast" / "d", on_error="skip")
+    in_python()
+    assert packed(tree, tmp_path / "slow" / "d", on_error="skip") == fast
+
+
+@pytest.mark.parametrize("form", sorted(FORMATS))
+def test_a_tree_of_pngs_is_written_as_in_python(
+    tmp_path: Path, in_python: Callable[[], None], draw_image: Callable[..., bytes], form: str
+) -> None:
+    for number in range(120):
+        mode = ["RGB", "L", "P", "RGBA", "1", "LA"][number % 6]
+        path = tmp_path / "pngs" / f"c{number % 3}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        is_png = number % 10 != 9
+        path.write_bytes(draw_image(number, format="PNG", mode=mode) if is_png else draw_image(number))
+    found, _ = written(tmp_path / "pngs", [f"c{n % 3}/{n}.png" for n in range(120)])
+    assert sum(found) == 108
+    fast = packed(tmp_path / "pngs", tmp_path / "fast" / "d", format=form)
+    in_python()
+    assert packed(tmp_path / "pngs", tmp_path / "slow" / "d", format=form) == fast
+    assert shardkit.verify(tmp_path / "fast" / "d", decode=True).sound
