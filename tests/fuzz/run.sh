@@ -55,6 +55,8 @@ if [ "$what" = gather ]; then
     for seed in tests/fuzz/seeds/*; do # behind lengths, switches, key, field and path
         { printf '\003\003\001\001keyjpgp' && cat "$seed" && printf '\377\331'; } >"$work/corpus-gather/seed-${seed##*/}"
     done
+    png=iVBORw0KGgoAAAANSUhEUgAAAAQAAAADCAMAAACDKl70AAAABGdBTUExMjM0MYJf8gAAAAZQTFRFAAAAAAAApWe5zwAAAAF0Uk5TMRE42FwAAAALSURBVHjaY2BAAQAADwABJvJe2QAAAABJRU5ErkJggg== # 4 x 3 with gAMA, PLTE and tRNS
+    { printf '\003\003\001\001keypngp' && base64 -d <<<"$png"; } >"$work/corpus-gather/seed-png"
     export ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc # what Python keeps to its end is no leak
     LD_LIBRARY_PATH=$(python3-config --prefix)/lib exec "$work/fuzz_gather" -max_total_time="$seconds" -max_len=20000 \
         -timeout=20 -detect_leaks=0 -seed="${SEED:-0}" -artifact_prefix="$work/" -print_final_stats=1 \
