@@ -14,13 +14,14 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -163,6 +164,26 @@ def measure_bytes(scratch: Path, latency: float, samples: int) -> None:
                 )
 
 
+def measure_one(scratch: Path, latency: float, samples: int) -> None:
+    """Print what one large shard takes, with one range at a time and with several."""
+    print(f"\n| one shard of {samples:,} images, 100 kB | bytes read | requests | at once | seconds |")
+    print("|---|---|---|---|---|")
+    for layout in ("jpg, cls", "TFRecord"):
+        folder = scratch / f"one {layout}"
+        draw(folder, layout, SIZES["100 kB"], samples, 1)
+        for workers in (1, None):
+            with served(folder, latency) as (url, notes):
+                begun = time.perf_counter()
+                out = scratch / f"index of one {layout} {workers}" / "web"
+                source = pattern(url, 1, layout)
+                manifest = shardkit.index_shards(source, out=out, workers=workers)
+                seconds = time.perf_counter() - begun
+            share = 100 * sum(notes.noted) / manifest.bytes
+            how = "one by one" if workers else "as usual"
+            print(f"| {layout}, {how} | {share:.2f} % | {len(notes.noted):,} | {notes.most_at_once} | {seconds:.1f} |")
+        shutil.rmtree(folder)
+
+
 OPENING = """
 import sys, time
 import shardkit
@@ -213,12 +234,21 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=500, help="images of a shard (default: 500)")
     parser.add_argument("--shards", type=int, default=1024, help="shards to open again (default: 1024)")
     parser.add_argument("--repeat", type=int, default=5, help="openings (default: 5)")
+    parser.add_argument("--large", type=int, default=3000, help="images of one large shard (default: 3000)")
+    parser.add_argument("--only", choices=["bytes", "one", "openings"], help="a part of the measurements")
     asked = parser.parse_args()
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # nothing is known from an earlier run
     print(f"{asked.latency * 1000:.0f} ms before each answer; load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores")
-    with tempfile.TemporaryDirectory() as scratch:
-        measure_bytes(Path(scratch), asked.latency, asked.samples)
-    with tempfile.TemporaryDirectory() as scratch:
-        measure_openings(Path(scratch), asked.latency, asked.shards, asked.repeat)
+    parts: dict[str, Callable[[Path], None]] = {
+        "bytes": lambda scratch: measure_bytes(scratch, asked.latency, asked.samples),
+        "one": lambda scratch: measure_one(scratch, asked.latency, asked.large),
+        "openings": lambda scratch: measure_openings(scratch, asked.latency, asked.shards, asked.repeat),
+    }
+    for name, measure in parts.items():
+        if asked.only in (None, name):
+            with tempfile.TemporaryDirectory() as scratch:
+                measure(Path(scratch))
+    shutil.rmtree(os.environ["XDG_CACHE_HOME"])
 
 
 if __name__ == "__main__":

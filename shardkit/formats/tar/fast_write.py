@@ -1,5 +1,5 @@
-"""The packer's fast path for plain JPEGs and PNGs, to shards of either format: the optional C extension `gather`, and what it
-needs.
+"""The packer's fast path for plain JPEGs and PNGs, to shards of either format: the optional C extension `gather`, and
+what it needs.
 
 It reads files and writes whole samples, without the GIL. If it is not built, or for a file that is not plain, Python
 does the same work (`packing/write/plain.py`); the bytes are equal either way.
