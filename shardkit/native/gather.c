@@ -44,7 +44,7 @@ typedef struct {
     Py_ssize_t path_length, key_length, field_length, name_length, text_length, size;
     int64_t label;
     Member member; /* of the archive that is the root */
-    int stored;    /* whether it is one, and no file below the root */
+    int stored; /* whether it is one, and no file below the root */
     uint64_t mark; /* of what may have been read ahead; 0: not computed */
 } File;
 

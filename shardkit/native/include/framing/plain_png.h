@@ -36,16 +36,12 @@ static int png_depth(uint8_t depth, uint8_t color)
 {
     const int small = depth == 1 || depth == 2 || depth == 4;
     switch (color) {
-    case 0:
-        return small || depth == 8 || depth == 16;
-    case 3:
-        return small || depth == 8;
+    case 0: return small || depth == 8 || depth == 16;
+    case 3: return small || depth == 8;
     case 2:
     case 4:
-    case 6:
-        return depth == 8 || depth == 16;
-    default:
-        return 0;
+    case 6: return depth == 8 || depth == 16;
+    default: return 0;
     }
 }
 
