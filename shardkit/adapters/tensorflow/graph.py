@@ -9,13 +9,14 @@ same for any number of threads, and however a tf.distribute strategy shards the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
+from shardkit.adapters.corrected import DELETED, corrected_labels
 from shardkit.adapters.inputs import column_names
 from shardkit.adapters.sample_weights import weights_by_key
 from shardkit.adapters.tensorflow.handover import counted, element_spec, untuned, with_names
@@ -30,6 +31,7 @@ from shardkit.reading.content import Named
 from shardkit.reading.ops import ALL, clip
 from shardkit.reading.options import SampleWeight
 from shardkit.sample import IMAGE_FIELDS
+from shardkit.shards.manifest import require_as_packed
 
 if TYPE_CHECKING:
     from shardkit.location import Location
@@ -67,10 +69,15 @@ def to_tf_graph(dataset: Dataset, sample_weight: SampleWeight | None = None) -> 
     paths, packing = _files(dataset)
     steps, reading = dataset.steps, dataset.reading
     assert steps.batch is not None
+    corrected = corrected_labels(dataset)
     records = _records(paths, packing, shuffled=reading.buffer > 0, seed=reading.seed)
+    deleted = _table({key: 1 for key, label in corrected.items() if label == DELETED}, 0)
+    if deleted is not None:
+        records = records.filter(lambda record, _: deleted.lookup(_key(record)) == 0)
     if reading.buffer:
         records = records.shuffle(reading.buffer, seed=reading.seed)
-    decoder = _decoder(dataset, options, _weights(dataset, sample_weight))
+    labels = _table({key: label for key, label in corrected.items() if label != DELETED}, DELETED)
+    decoder = _decoder(dataset, options, _weights(dataset, sample_weight), labels)
     samples = _window(records, steps.window).map(decoder, num_parallel_calls=tf.data.AUTOTUNE)
     made = samples.batch(steps.batch.size, drop_remainder=steps.batch.drop_last, num_parallel_calls=tf.data.AUTOTUNE)
     made = _window(made, steps.batch_window)
@@ -145,10 +152,8 @@ def _files(dataset: Dataset) -> tuple[list[str], str]:
         places, packed = [file.location for file in files], [file.location for file in files if file.unpacked]
         manifest = content.catalog.manifest
         form = "class directory" if manifest is None else manifest.shard_format
-        corrections = None if manifest is None else manifest.corrections
-        if corrections is not None and corrections.overlay is not None:
-            fact = f"TensorFlow reads the shards as packed, and this is version {corrections.version}, with corrections"
-            raise _refused(fact, "omit graph=True, or write new shards with 'shardkit convert'")
+        if content.names is not None and manifest is not None and files:
+            require_as_packed(manifest, files[0].url, "records with features of other names have no keys")
         if content.catalog.kind:
             raise _refused("labels of several classes, and numbers, are stored as JSON", "omit graph=True")
         others = sorted(set(content.catalog.fields) & IMAGE_FIELDS - set(DECODED))
@@ -211,6 +216,19 @@ def _records(paths: list[str], packing: str, *, shuffled: bool, seed: int) -> tf
     return files.interleave(of_file, cycle_length=min(CYCLE, len(paths)), num_parallel_calls=tf.data.AUTOTUNE)
 
 
+def _key(record: Any) -> Any:
+    """The key of a record."""
+    return tf.io.parse_single_example(record, {KEY: tf.io.FixedLenFeature((), tf.string)})[KEY]
+
+
+def _table(values: Mapping[str, int], other: int) -> tf.lookup.StaticHashTable | None:
+    """Key -> number as a table of TensorFlow; None for no keys. other: for keys that it does not have."""
+    if not values:
+        return None
+    keys, numbers = tf.constant(list(values), tf.string), tf.constant(list(values.values()), tf.int64)
+    return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, numbers), other)
+
+
 def _window(made: tf.data.Dataset, window: Any) -> tf.data.Dataset:
     """Apply take() and skip()."""
     if not window:
@@ -238,7 +256,7 @@ def _weights(dataset: Dataset, sample_weight: SampleWeight | None) -> tf.lookup.
     return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, values), math.nan)
 
 
-def _decoder(dataset: Dataset, options: DecodeOptions, weights: Any) -> Callable[..., Any]:
+def _decoder(dataset: Dataset, options: DecodeOptions, weights: Any, labels: Any) -> Callable[..., Any]:
     names = dataset.content.names
     classes = 0 if dataset.content.streams else len(dataset.classes)
     if options.label == "binary" and classes != 2:
@@ -246,12 +264,13 @@ def _decoder(dataset: Dataset, options: DecodeOptions, weights: Any) -> Callable
     image = (names and names.image) or ENCODED
     label = (names and names.label) or LABEL
     assert options.height_width is not None
-    return _Decoder(options, options.height_width, image, label, classes, weights)
+    return _Decoder(options, options.height_width, image, label, classes, weights, labels)
 
 
 @dataclass(frozen=True, slots=True)
 class _Decoder:
-    """Turns a record into (image, label), and its weight if there is a table of them."""
+    """Turns a record into (image, label), and its weight if there is a table of them. corrected: a table of the labels
+    that were corrected."""
 
     options: DecodeOptions
     size: tuple[int, int]
@@ -259,13 +278,14 @@ class _Decoder:
     label: str
     classes: int
     weights: Any = None
+    corrected: Any = None
 
     def __call__(self, record: Any, turn: Any) -> Any:
         kinds = {
             self.image: tf.io.FixedLenFeature((), tf.string),
             self.label: tf.io.FixedLenFeature((), tf.int64, default_value=-1),
         }
-        if self.weights is not None:
+        if self.weights is not None or self.corrected is not None:
             kinds[KEY] = tf.io.FixedLenFeature((), tf.string)
         parsed = tf.io.parse_single_example(record, kinds)
         data = parsed[self.image]
@@ -277,7 +297,11 @@ class _Decoder:
         image = self._resized(pixels, box)
         if self.options.flip:
             image = tf.cond(draws[0] < 0.5, lambda: tf.reverse(image, (1,)), lambda: image)
-        sample = self._finished(image), self._encoded(parsed[self.label])
+        label = parsed[self.label]
+        if self.corrected is not None:
+            new = self.corrected.lookup(parsed[KEY])
+            label = tf.where(new == DELETED, label, new)
+        sample = self._finished(image), self._encoded(label)
         return sample if self.weights is None else (*sample, self.weights.lookup(parsed[KEY]))
 
     @property

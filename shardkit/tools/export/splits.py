@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from msgspec.structs import replace
+
 from shardkit.errors import DatasetError, ManifestError, NotFoundError, UsageError, printable
 from shardkit.location import Location, locate
 from shardkit.packing.dest.dataset_files import DatasetFiles
 from shardkit.shards.columns.types import PREFIX
+from shardkit.shards.corrections.block import OPTION as CORRECTIONS
+from shardkit.shards.corrections.block import Corrections
 from shardkit.shards.find.find import resolve
+from shardkit.shards.index_file import index_entries
 from shardkit.shards.manifest import (
+    ClassEntry,
     IndexEntry,
     Manifest,
     ShardEntry,
+    column_options,
     decode_manifest,
     require_as_packed,
     require_beside,
@@ -24,6 +33,8 @@ from shardkit.shards.names import datasets_in
 from shardkit.shards.objects import Objects
 from shardkit.storage.access import Remote
 from shardkit.storage.patient import open_patient
+
+log = logging.getLogger(__name__)
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -125,7 +136,55 @@ def splits_of(source: Source, remote: Remote) -> tuple[Split, ...]:
     return found
 
 
-OTHERS = "other libraries read the shards as packed"
+def as_packed(manifest: Manifest, files: DatasetFiles, own: Manifest | None = None) -> Manifest:
+    """The manifest for readers of the shards and of the index alone, who see them as packed: without corrections.
+    files: where the dataset is. own: its manifest there, if that has other names.
+
+    Raises UsageError for corrected labels of several classes, which are counted in the shards only.
+    """
+    own = manifest if own is None else own
+    found, place = manifest.corrections, str(files.location(files.manifest))
+    if found is None or (found.overlay is None and not found.fields):
+        return manifest
+    columns = _packed_columns(own, files)
+    options = {name: value for name, value in manifest.options.items() if name not in (CORRECTIONS, "columns")}
+    if len(columns) < len(manifest.columns):
+        added = ", ".join(map(printable, manifest.columns.keys() - columns.keys()))
+        log.warning("%s: the fields %s are not in the index, so the files leave them out: %s", place, added, _CURE)
+    seen = replace(manifest, options=options | column_options(columns))
+    if found.overlay is None:
+        return seen
+    if manifest.labels == "multi":
+        require_as_packed(manifest, place, "other libraries read the shards as packed")
+    samples = sum(shard.samples for shard in manifest.shards)
+    log.warning(
+        "%s: other libraries read the shards as packed, and the files describe these %d samples; the dataset has %d in "
+        "version %d: %s", place, samples, manifest.samples, found.version, _CURE,
+    )  # fmt: skip
+    return replace(seen, samples=samples, classes=_packed_classes(own, files, found))
+
+
+_CURE = "'shardkit convert' writes a dataset with all corrections"
+
+
+def _packed_columns(manifest: Manifest, files: DatasetFiles) -> dict[str, str]:
+    """The further columns that any index file has."""
+    entries = index_entries(manifest)
+    there = {name for entry, shards in entries for name in files.open_index(entry, shards).further_types}
+    return {name: text for name, text in manifest.columns.items() if name in there}
+
+
+def _packed_classes(manifest: Manifest, files: DatasetFiles, found: Corrections) -> tuple[ClassEntry, ...]:
+    """The classes as packed, with their counts."""
+    counts = np.zeros(len(manifest.classes), np.int64)
+    for entry, shards in index_entries(manifest):
+        for labels in files.open_index(entry, shards).numbers("label"):
+            counts += np.bincount(labels[labels >= 0], minlength=len(counts))[: len(counts)]
+    names = manifest.class_names
+    later = {name for version in found.log for name in version.classes}
+    while names and names[-1] in later and not counts[len(names) - 1]:  # no shard has this label
+        names.pop()
+    return tuple(ClassEntry(name, count) for name, count in zip(names, counts.tolist(), strict=False))
 
 
 def _named(place: Location, remote: Remote) -> list[Split]:
@@ -143,8 +202,8 @@ def _named(place: Location, remote: Remote) -> list[Split]:
         fact = "these are only some of the shards that the dataset's manifest names"
         raise UsageError(str(found.location), fact, "give the dataset's prefix")
     require_beside(found.manifest, str(found.location))
-    require_as_packed(found.manifest, str(found.location), OTHERS)
-    return [Split(_files(found.location.parent, found.location.name.removesuffix(".json"), remote), found.manifest)]
+    files = _files(found.location.parent, found.location.name.removesuffix(".json"), remote)
+    return [Split(files, as_packed(found.manifest, files))]
 
 
 def _in_folder(place: Location, remote: Remote) -> list[Split]:
@@ -157,12 +216,11 @@ def _in_folder(place: Location, remote: Remote) -> list[Split]:
         files = _files(folder, stem, remote)
         data = files.read(files.manifest)
         try:
-            split = Split(files, decode_manifest(data, place=str(files.location(files.manifest))))
+            manifest = decode_manifest(data, place=str(files.location(files.manifest)))
         except ManifestError as exc:
             raise ManifestError(exc.place, exc.fact, f"{exc.cure}; or name the datasets to export one by one") from exc
-        require_beside(split.manifest, str(files.location(files.manifest)))
-        require_as_packed(split.manifest, str(files.location(files.manifest)), OTHERS)
-        found.append(split)
+        require_beside(manifest, str(files.location(files.manifest)))
+        found.append(Split(files, as_packed(manifest, files)))
     return found
 
 

@@ -9,7 +9,7 @@ from shardkit.packing.dest.dataset_files import DatasetFiles
 from shardkit.shards.manifest import decode_manifest
 from shardkit.tools.export.digests import Digests
 from shardkit.tools.export.export import plan_files, write_files
-from shardkit.tools.export.splits import DigestsOf, Split, Splits, shared_classes
+from shardkit.tools.export.splits import DigestsOf, Split, Splits, as_packed, shared_classes
 from shardkit.tools.settings import ExportKind
 from shardkit.tools.transfer.copy import DatasetCopy
 
@@ -51,8 +51,9 @@ def _split_of(copy: DatasetCopy) -> Split:
     if copy.manifest is None:
         fact = "the shards have no manifest, which an export is made from"
         raise UsageError("export", fact, "make one with 'shardkit index'")
-    manifest = decode_manifest(copy.manifest, place=str(copy.source))
-    return Split(copy.source, manifest, copy.origin, copy.made)
+    manifest, files = decode_manifest(copy.manifest, place=str(copy.source)), copy.source
+    own = decode_manifest(files.read(files.manifest), place=files.place(files.manifest))
+    return Split(files, as_packed(manifest, files, own), copy.origin, copy.made)
 
 
 def _not_read(_: Split, entries: Sequence[object]) -> list[str]:

@@ -118,6 +118,25 @@ def test_without_shuffling_takes_and_skips_are_those_of_the_dataset(shards: str)
     assert [labels.tolist() for _, labels in ours] == [labels.tolist() for _, labels in theirs]
 
 
+def test_a_corrected_dataset_is_read_as_it_is_corrected(folder: Path, tmp_path: Path) -> None:
+    for path in folder.glob("all*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    prefix = str(tmp_path / "all")
+    keys = shardkit.dataset(prefix).keys.tolist()
+    shardkit.relabel(prefix, {keys[0]: "red", keys[1]: "blue", keys[2]: "green"}, new_classes=True)
+    shardkit.delete(prefix, [keys[3], keys[10]])
+    data = shardkit.dataset(prefix)
+    ours, theirs = both(data.decode(size=12).batch(4))
+    assert [labels.tolist() for _, labels in ours] == [labels.tolist() for _, labels in theirs]
+    assert len(theirs) == len(data.decode(size=12).batch(4).to_tf(graph=True))
+    taken = both(data.skip(2).take(9).decode(size=12, label="onehot").batch(4))
+    assert [labels.tolist() for _, labels in taken[0]] == [labels.tolist() for _, labels in taken[1]]
+    shuffled = shardkit.dataset(prefix, shuffle=8).decode(size=12).batch(4).to_tf(graph=True)
+    assert sorted(pairs(shuffled.as_numpy_iterator())[1]) == sorted(data.labels.tolist())
+    first = shardkit.dataset(f"{prefix}@1").decode(size=12).batch(4)
+    assert pairs(first.to_tf(graph=True).as_numpy_iterator())[1] == pairs(first)[1]
+
+
 def test_random_crops_and_flips_are_others_in_each_epoch_and_the_same_for_the_same_seed(shards: str) -> None:
     data = shardkit.dataset(shards, seed=1).decode(size=16, crop="random", flip=True).batch(23)
     made = data.to_tf(graph=True)

@@ -118,7 +118,6 @@ def test_unpacked_files_lie_below_their_corrected_class(train: str, tmp_path: Pa
 def test_what_reads_the_shards_as_packed_is_refused(train: str, tmp_path: Path) -> None:
     shardkit.delete(train, ["dog/0000"])
     for job in (
-        lambda: shardkit.export(train, "timm"),
         lambda: shardkit.repair(train, tmp_path / "out"),
         lambda: shardkit.view_page(train),
         lambda: shardkit.merge([train, f"{train}-other"], f"{train}-both"),

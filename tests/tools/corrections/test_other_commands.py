@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,3 +89,25 @@ def test_another_version_is_not_taken_for_one_that_was_converted_already(train: 
     shardkit.relabel(train, {"cat/0001": "cat", "cat/0002": "dog"})  # as many of each class
     with pytest.raises(DestinationError, match="another dataset is there"):
         shardkit.convert(train, out, max_count=4, workers=1)
+
+
+def test_an_export_describes_what_other_readers_see_and_says_so(
+    train: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def exported(prefix: str) -> list[object]:
+        folder = Path(prefix).parent
+        shardkit.export(prefix, ["timm", "huggingface", "croissant", "class-names"])
+        names = ("_info.json", "README.md", "croissant.json", "classnames.txt")
+        return [re.sub(r'"version": ".*"', "", (folder / name).read_text()) for name in names]
+
+    packed = exported(train)
+    shardkit.relabel(train, {"cat/0001": "wolf", "cat/0002": "dog"}, new_classes=True)
+    shardkit.delete(train, ["fox/0000"])
+    shardkit.add_fields(train, {"cat/0001": {"age": 1}})
+    assert exported(train) == packed
+    assert "describe these 12 samples; the dataset has 11 in version 4" in caplog.text
+    assert "the fields age are not in the index, so the files leave them out" in caplog.text
+    caplog.clear()
+    shardkit.upload(train, tmp_path / "copy" / "train", export=["timm"])
+    assert json.loads((tmp_path / "copy" / "_info.json").read_text())["splits"]["train"]["num_samples"] == 12
+    assert "other libraries read the shards as packed" in caplog.text
