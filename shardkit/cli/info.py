@@ -112,7 +112,7 @@ def tree_text(info: DatasetInfo) -> str:
 def _progressive(info: DatasetInfo) -> list[list[str]]:
     from shardkit.tools.progressive import JpegKinds, looks_at_all
 
-    advice = JpegKinds(info.jpegs, info.progressive, looks_at_all(info.samples)).advice
+    advice = JpegKinds(info.jpegs, info.progressive, looks_at_all(info.samples, info.jpegs)).advice
     return [["progressive", advice]] if advice else []
 
 

@@ -62,7 +62,7 @@ def report_text(result: Report) -> str:
     for found in result.datasets:
         facts = ", ".join(_facts(found)) or "nothing stands out"
         lines.append(f"  {printable(found.name)}: {tables.plural(found.samples, 'sample')}, {facts}")
-        if advice := JpegKinds(found.jpegs, found.progressive, looks_at_all(found.samples)).advice:
+        if advice := JpegKinds(found.jpegs, found.progressive, looks_at_all(found.samples, found.jpegs)).advice:
             lines.append(f"    {advice}")
     return "\n".join(lines)
 

@@ -12,7 +12,10 @@ scales: libjpeg-turbo gives all of its pixels whatever was asked for, and simple
 from __future__ import annotations
 
 import re
+from array import array
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from shardkit.native import load
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,6 +81,30 @@ def _next_marker(data: bytes, at: int) -> int:
 def start_of_frame(data: bytes | memoryview) -> int:
     """The offset of a JPEG's frame header marker; the header's fixed part (10 bytes) is complete. Raises ValueError."""
     return _walk_to_frame(data)[0]
+
+
+def is_progressive(data: bytes | memoryview) -> bool | None:
+    """Whether a JPEG is progressive, by its header; None for what is none, or damaged."""
+    if bytes(data[:2]) != b"\xff\xd8":
+        return None
+    try:
+        return data[start_of_frame(data) + 1] == PROGRESSIVE
+    except (ValueError, IndexError):
+        return None
+
+
+def count_progressive(data: Any, starts: array[int], sizes: array[int]) -> tuple[int, int]:
+    """(JPEGs, progressive ones) of the images in the bytes of a shard that begin at `starts`, -1 for none; by their
+    headers. Damaged ones are not counted."""
+    native = load("gather")[0]
+    jpegs, progressive, left = (0, 0, range(len(starts))) if native is None else native.progressive(data, starts, sizes)
+    view = memoryview(data)
+    for number in left:
+        start = starts[number]
+        found = is_progressive(view[start : start + sizes[number]]) if start >= 0 else None
+        jpegs += found is not None
+        progressive += found is True
+    return jpegs, progressive
 
 
 def _walk_to_frame(data: bytes | memoryview) -> tuple[int, bool]:

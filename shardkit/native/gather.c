@@ -387,7 +387,78 @@ end:
     return result;
 }
 
-static PyMethodDef METHODS[] = {{"write", write_samples, METH_VARARGS, write_doc}, {NULL, NULL, 0, NULL}};
+/* The marker of the frame of a JPEG; 0 if the data is no JPEG, -1 if its segments are left to images/jpeg.py. */
+static int frame_marker(const uint8_t *data, int64_t length)
+{
+    int64_t at = 2;
+    if (length < 2 || data[0] != 0xFF || data[1] != 0xD8)
+        return 0;
+    while (at + 10 <= length && data[at] == 0xFF) {
+        const uint8_t marker = data[at + 1];
+        if (marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC)
+            return marker;
+        if (marker != 0xC4 && marker != 0xDB && marker != 0xDD && marker != 0xFE && (marker < 0xE0 || marker > 0xEF))
+            return -1;
+        const int64_t segment = data[at + 2] << 8 | data[at + 3];
+        if (segment < 2)
+            return -1;
+        at += 2 + segment;
+    }
+    return -1;
+}
+
+PyDoc_STRVAR(
+    progressive_doc,
+    "progressive(data, starts, sizes)\n--\n\n"
+    "(JPEGs, progressive ones, numbers of the images whose header is left to Python) of the images that begin at these\n"
+    "bytes of data, -1 for none. starts, sizes: int64. The GIL is released.");
+
+static PyObject *count_progressive(PyObject *self, PyObject *args)
+{
+    (void)self;
+    Py_buffer data, starts, sizes;
+    if (!PyArg_ParseTuple(args, "y*y*y*", &data, &starts, &sizes))
+        return NULL;
+    const Py_ssize_t count = starts.len / (Py_ssize_t)sizeof(int64_t);
+    Py_ssize_t jpegs = 0, progressive = 0;
+    uint8_t *odd = sizes.len < starts.len ? NULL : PyMem_Calloc((size_t)count + 1, 1);
+    PyObject *left = NULL, *result = NULL;
+    if (odd == NULL) {
+        PyErr_SetString(PyExc_ValueError, "starts and sizes do not fit each other, or there is no memory");
+        goto end;
+    }
+    Py_BEGIN_ALLOW_THREADS;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        int64_t start, size;
+        memcpy(&start, (const char *)starts.buf + i * (Py_ssize_t)sizeof start, sizeof start);
+        memcpy(&size, (const char *)sizes.buf + i * (Py_ssize_t)sizeof size, sizeof size);
+        if (start < 0 || start > data.len || size < 0 || size > data.len - start)
+            continue;
+        const int marker = frame_marker((const uint8_t *)data.buf + start, size);
+        odd[i] = marker < 0;
+        jpegs += marker > 0;
+        progressive += marker == 0xC2;
+    }
+    Py_END_ALLOW_THREADS;
+    left = PyList_New(0);
+    for (Py_ssize_t i = 0; left != NULL && i < count; i++) {
+        PyObject *number = odd[i] ? PyLong_FromSsize_t(i) : NULL;
+        if (odd[i] && (number == NULL || PyList_Append(left, number) < 0))
+            Py_CLEAR(left);
+        Py_XDECREF(number);
+    }
+    result = left == NULL ? NULL : Py_BuildValue("nnN", jpegs, progressive, left);
+end:
+    PyMem_Free(odd);
+    PyBuffer_Release(&sizes);
+    PyBuffer_Release(&starts);
+    PyBuffer_Release(&data);
+    return result;
+}
+
+static PyMethodDef METHODS[] = {{"write", write_samples, METH_VARARGS, write_doc},
+                                {"progressive", count_progressive, METH_VARARGS, progressive_doc},
+                                {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "gather", NULL, 0, METHODS, NULL, NULL, NULL, NULL};
 

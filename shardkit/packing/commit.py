@@ -23,7 +23,15 @@ from shardkit.packing.write.receipt import Skipped
 from shardkit.sample import fs_text
 from shardkit.shards.corrections.block import FileEntry, VersionEntry
 from shardkit.shards.corrections.version import base_of_versions, next_version, version_name
-from shardkit.shards.manifest import ClassEntry, IndexEntry, Manifest, column_options, content_options
+from shardkit.shards.manifest import (
+    JPEGS,
+    ClassEntry,
+    IndexEntry,
+    Manifest,
+    column_options,
+    content_options,
+    jpeg_options,
+)
 from shardkit.shards.names import skipped_name
 from shardkit.shards.quality import UNDECODED, tell_undecoded
 from shardkit.storage.files import whole_file
@@ -117,7 +125,7 @@ def commit(
         if expected and not totals.labels.get(label):
             log.warning("no image of class %s is left: all of them were skipped", printable(what.classes[label]))
     manifest = manifest_of(what, totals, index, len(skipped))
-    manifest = manifest if before is None else _next(destination, before, _joined(before, manifest, what))
+    manifest = manifest if before is None else _next(destination, before, _joined(before, manifest, what, totals))
     destination.commit(manifest, skipped)
     return manifest
 
@@ -136,7 +144,10 @@ def manifest_of(what: Planned, totals: Totals, index: Sequence[IndexEntry], skip
         shards=entries,
         index=tuple(index),
         skipped=skipped,
-        options=what.options | content_options(labels=kind) | column_options(what.columns),
+        options=what.options
+        | content_options(labels=kind)
+        | column_options(what.columns)
+        | jpeg_options(totals.jpegs, totals.progressive),
         plan=what.digest,
     )
 
@@ -170,12 +181,16 @@ def _next(destination: Destination, before: Manifest, joined: Manifest) -> Manif
     return next_version(kept, before, entry, like=joined, **same)  # type: ignore[arg-type]
 
 
-def _joined(before: Manifest, added: Manifest, what: Planned) -> Manifest:
-    """The manifest of the whole dataset. added: of the new shards alone, with all classes."""
+def _joined(before: Manifest, added: Manifest, what: Planned, totals: Totals) -> Manifest:
+    """The manifest of the whole dataset. added: of the new shards alone, with all classes; totals: theirs."""
     assert what.addition is not None
     counts = dict(zip(before.class_names, (entry.count for entry in before.classes), strict=True))
     news = {"shards": len(added.shards), "samples": added.samples}
     news |= {"changed": what.addition.changed, "gone": what.addition.gone}
+    jpegs = {}
+    if before.jpegs is not None:  # else they were not counted, or none was progressive
+        jpegs = jpeg_options(before.jpegs[0] + totals.jpegs, before.jpegs[1] + totals.progressive)
+    kept = {name: value for name, value in before.options.items() if name != JPEGS}
     return Manifest(
         shard_format=before.shard_format,
         samples=before.samples + added.samples,
@@ -185,9 +200,10 @@ def _joined(before: Manifest, added: Manifest, what: Planned) -> Manifest:
         shards=before.shards + added.shards,
         index=before.index + added.index,
         skipped=added.skipped,
-        options=before.options
+        options=kept
         | content_options(labels=added.labels, appended=[*before.appended, news])
-        | column_options(what.columns),
+        | column_options(what.columns)
+        | jpegs,
         plan=what.plan,
     )
 

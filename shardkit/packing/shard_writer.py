@@ -39,7 +39,7 @@ from shardkit.packing.write.labels import Targets
 from shardkit.sample import IMAGE_FIELDS, MAX_KEY_BYTES, field_of, path_of_text
 from shardkit.shards.columns.types import Types
 from shardkit.shards.columns.values import encoded_columns
-from shardkit.shards.manifest import ClassEntry, Manifest, column_options, content_options
+from shardkit.shards.manifest import ClassEntry, Manifest, column_options, content_options, jpeg_options
 from shardkit.shards.names import shard_name
 from shardkit.sources.lists.in_memory import TableLike, is_table
 from shardkit.sources.options import TableColumns
@@ -401,7 +401,9 @@ class ShardWriter:
             fields=tuple(sorted(totals.fields)),
             shards=entries,
             index=self._index.end(),
-            options={**limits, "shuffle": False, "check": self._check, **labels} | column_options(self._columns),
+            options={**limits, "shuffle": False, "check": self._check, **labels}
+            | column_options(self._columns)
+            | jpeg_options(totals.jpegs, totals.progressive),
             plan=digest.hexdigest(),
         )
         self._destination.commit(manifest, ())

@@ -18,7 +18,7 @@ class Totals(msgspec.Struct):
     """What shards hold.
 
     shards: name -> entry, in the order in which they were added. rows: name -> CRC-32C of the file with the index rows.
-    labels: label -> samples. skipped: of the shards that have any. types, done: as in a Receipt.
+    labels: label -> samples. skipped: of the shards that have any. types, done, jpegs, progressive: as in a Receipt.
     """
 
     shards: dict[str, ShardEntry] = {}
@@ -28,6 +28,8 @@ class Totals(msgspec.Struct):
     skipped_in: dict[str, list[Skipped]] = {}
     types: dict[str, int] = {}
     done: dict[str, int] = {}
+    jpegs: int = 0
+    progressive: int = 0
 
     def add(self, receipt: Receipt) -> None:
         """Add a shard."""
@@ -39,6 +41,7 @@ class Totals(msgspec.Struct):
         self.fields.update(receipt.fields)
         for mine, theirs in ((self.labels, receipt.labels), (self.types, receipt.types), (self.done, receipt.done)):
             _count(mine, theirs)
+        self.jpegs, self.progressive = self.jpegs + receipt.jpegs, self.progressive + receipt.progressive
 
     def update(self, other: Totals) -> None:
         """Add the shards of others, which are other shards."""
@@ -48,6 +51,7 @@ class Totals(msgspec.Struct):
         self.fields.update(other.fields)
         for mine, theirs in ((self.labels, other.labels), (self.types, other.types), (self.done, other.done)):
             _count(mine, theirs)
+        self.jpegs, self.progressive = self.jpegs + other.jpegs, self.progressive + other.progressive
 
     @property
     def written(self) -> tuple[ShardEntry, ...]:

@@ -54,6 +54,10 @@ ELSEWHERE = "elsewhere"
 """The option that says where shards are that are not beside the manifest."""
 
 
+JPEGS = "jpegs"
+"""The option that says how many of the JPEGs are progressive, if any are."""
+
+
 Added = Mapping[str, int]
 """What an addition brought: "shards", "samples", and the files that were "changed" and "gone" since."""
 
@@ -148,6 +152,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return self.options.get("quality_columns") is True
 
     @property
+    def jpegs(self) -> tuple[int, int] | None:
+        """(JPEGs, progressive ones) of the images, as counted when they were packed. None if they were not counted, if
+        none was progressive, or if samples were deleted since."""
+        found = self.options.get(JPEGS)
+        if not isinstance(found, dict) or self.samples != sum(entry.samples for entry in self.shards):
+            return None
+        jpegs, progressive = found.get("all"), found.get("progressive")
+        return (jpegs, progressive) if isinstance(jpegs, int) and isinstance(progressive, int) else None
+
+    @property
     def corrections(self) -> Corrections | None:
         """The corrections of its samples; None if they are as packed."""
         return read_block(self.options)
@@ -228,6 +242,11 @@ def content_options(
     return found
 
 
+def jpeg_options(jpegs: int, progressive: int) -> dict[str, Any]:
+    """The entry of `options` for the progressive JPEGs among all JPEGs; none if there are none."""
+    return {JPEGS: {"all": jpegs, "progressive": progressive}} if progressive else {}
+
+
 def column_options(columns: Types) -> dict[str, Any]:
     """The entry of `options` for the further columns of the index; none if there are none."""
     return {"columns": dict(columns)} if columns else {}
@@ -238,7 +257,7 @@ def options_for_new_shards(manifest: Manifest | None, *, appended: bool = True) 
     parts. Seek points and quality columns are found again, if they are wanted, and columns are taken from the index."""
     if manifest is None:
         return {}
-    gone = {"unpacked_bytes", "seek_points", "quality_columns", "columns", "merged", ELSEWHERE, CORRECTIONS}
+    gone = {"unpacked_bytes", "seek_points", "quality_columns", "columns", "merged", JPEGS, ELSEWHERE, CORRECTIONS}
     gone |= set() if appended else {"appended"}
     return {name: value for name, value in manifest.options.items() if name not in gone}
 

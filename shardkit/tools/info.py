@@ -21,7 +21,7 @@ from shardkit.shards.find.found import Found
 from shardkit.shards.manifest import ClassEntry, Manifest
 from shardkit.shards.objects import Objects
 from shardkit.storage.access import Remote
-from shardkit.tools.progressive import jpeg_kinds
+from shardkit.tools.progressive import counted_kinds, jpeg_kinds
 from shardkit.tools.settings import InfoSettings
 from shardkit.units import short_repr
 
@@ -45,8 +45,9 @@ class DatasetInfo:
     image_bytes: total of the images in them. shard_bytes: per shard.
     classes: name and number of samples, in label order. width, height: of the stored images, in pixels; None if the
     index has none. common_sizes: the most frequent (width, height, images), at most 5. unknown_sizes: images whose size
-    is not in the index. options: those the dataset was packed with. jpegs: JPEGs whose headers were read, spread over
-    the dataset (0 for one in a store); progressive: how many of these are progressive. columns: the further columns of
+    is not in the index. options: those the dataset was packed with. jpegs: the JPEGs, if they
+    were counted when it was packed, as progressive ones are; else those whose headers were read, spread over the
+    dataset (0 for one in a store); progressive: how many of these are progressive. columns: the further columns of
     the index, with their types.
     """
 
@@ -112,7 +113,7 @@ def info(source: str | os.PathLike[str], *, storage_options: Mapping[str, Any] |
         options=dict(manifest.options),
         columns=dict(manifest.columns),
         version=manifest.number,
-        **_kinds(place),
+        **_kinds(place, manifest),
     )
 
 
@@ -139,12 +140,14 @@ def _of_tree(place: Location) -> DatasetInfo:
     )
 
 
-def _kinds(place: Location) -> dict[str, Any]:
-    """The counts of JPEGs; none for a dataset in a store, or one whose shards can't be read, which verify reports."""
-    if not place.is_local:
+def _kinds(place: Location, manifest: Manifest | None = None) -> dict[str, Any]:
+    """The counts of JPEGs. If they were not counted when they were packed: none for a dataset in a store, or one whose
+    shards can't be read, which verify reports."""
+    kinds = None if manifest is None else counted_kinds(manifest)
+    if kinds is None and not place.is_local:
         return {}
     try:
-        kinds = jpeg_kinds(str(place))
+        kinds = kinds or jpeg_kinds(str(place))
     except DatasetError:
         return {}
     return {"jpegs": kinds.jpegs, "progressive": kinds.progressive}

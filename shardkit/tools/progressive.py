@@ -1,4 +1,7 @@
-"""How many JPEGs of a dataset are progressive, which decode slowly; `pack --baseline` converts them without loss."""
+"""How many JPEGs of a dataset are progressive, which decode slowly; `pack --baseline` converts them without loss.
+
+They are counted when they are packed. Of other datasets, the headers of some images are read.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.images.jpeg import PROGRESSIVE, start_of_frame
+from shardkit.images.jpeg import is_progressive
 from shardkit.sample import IMAGE_FIELDS
 from shardkit.shards.index_file import index_entries, open_index
 from shardkit.shards.manifest import Manifest
@@ -60,10 +63,17 @@ NO_JPEGS = JpegKinds(0, 0)
 
 
 def jpeg_kinds(source: str | os.PathLike[str] | Dataset) -> JpegKinds:
-    """Look at some images of a dataset or class directory. Errors as from `dataset`."""
+    """The JPEGs of a dataset, if they were counted when it was packed; else look at some images of it, or of a class
+    directory. Errors as from `dataset`."""
+    from shardkit.reading.blocks.catalog import IndexCatalog
     from shardkit.reading.dataset import Dataset, dataset
 
     data = source if isinstance(source, Dataset) else dataset(source)
+    catalog = data.content.catalog
+    if isinstance(catalog, IndexCatalog) and len(data) == catalog.manifest.samples:
+        counted = counted_kinds(catalog.manifest)
+        if counted is not None:
+            return counted
     samples = data[_rows(len(data))]
     images = (next((bytes(value) for name, value in sample.items() if name in IMAGE_FIELDS), b"") for sample in samples)
     return kinds_of(images, whole=looks_at_all(len(data)))
@@ -71,12 +81,21 @@ def jpeg_kinds(source: str | os.PathLike[str] | Dataset) -> JpegKinds:
 
 def packed_jpeg_kinds(prefix: str, manifest: Manifest) -> JpegKinds:
     """As `jpeg_kinds`, for a dataset that was just packed on this disk: nothing of `reading` is loaded for it."""
+    counted = counted_kinds(manifest)
+    if counted is not None or not manifest.appended:
+        return counted or NO_JPEGS
     return kinds_of(_packed_images(prefix, manifest), whole=looks_at_all(manifest.samples))
 
 
-def looks_at_all(samples: int) -> bool:
-    """Whether the headers of all images of a dataset of this size are read."""
-    return samples <= LOOKED_AT
+def counted_kinds(manifest: Manifest) -> JpegKinds | None:
+    """The JPEGs of a dataset as they were counted when it was packed; None if they were not, or none is progressive."""
+    found = manifest.jpegs
+    return None if found is None else JpegKinds(*found, whole=True)
+
+
+def looks_at_all(samples: int, jpegs: int = 0) -> bool:
+    """Whether these are all JPEGs of a dataset of this size: either its images are few, or they were counted."""
+    return samples <= LOOKED_AT or jpegs > LOOKED_AT
 
 
 def _packed_images(prefix: str, manifest: Manifest) -> Iterator[bytes]:
@@ -114,12 +133,7 @@ def kinds_of(images: Iterable[bytes], *, whole: bool = False) -> JpegKinds:
     """Count the JPEGs among images, and the progressive ones, by their headers. whole: as in JpegKinds."""
     jpegs = progressive = 0
     for image in images:
-        if not image.startswith(b"\xff\xd8"):
-            continue
-        try:
-            marker = image[start_of_frame(image) + 1]
-        except (ValueError, IndexError):  # damaged: verify and report say so
-            continue
-        jpegs += 1
-        progressive += marker == PROGRESSIVE
+        found = is_progressive(image)  # None also if it is damaged: verify and report say so
+        jpegs += found is not None
+        progressive += found is True
     return JpegKinds(jpegs, progressive, whole)

@@ -77,6 +77,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < LEAST)
         return 0;
     const uint8_t *at = data + LEAST, *end = data + size;
+    if (frame_marker(at, end - at) > 0xCF)
+        abort();
     File file = {.path = "file", .path_length = 4};
     file.key_length = data[0] % 120;
     file.field_length = data[1] % 16;

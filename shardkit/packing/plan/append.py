@@ -27,7 +27,7 @@ from shardkit.packing.plan.known_rows import RowsByPath, free_keys
 from shardkit.sample import path_of_text
 from shardkit.shards.columns.values import fitted_column
 from shardkit.shards.index_file import index_entries
-from shardkit.shards.manifest import Manifest, require_beside
+from shardkit.shards.manifest import JPEGS, Manifest, require_beside
 from shardkit.sources.groups import Grouped
 from shardkit.sources.scratch import scratch
 from shardkit.sources.source import Source
@@ -36,10 +36,13 @@ from shardkit.sources.subset import grouped_at, rows_where, source_at
 log = logging.getLogger(__name__)
 
 FREE = frozenset(
-    ("max_bytes", "max_count", "shuffle", "seed", "check", "on_error", "appended", "labels", "columns", "corrections")
-)
-"""The options that may differ from those of the existing dataset; the kind of labels and the columns follow from the
-source."""
+    (
+        "max_bytes", "max_count", "shuffle", "seed", "check", "on_error", "appended", "labels", "columns",
+        "corrections", JPEGS,
+    )
+)  # fmt: skip
+"""The options that may differ from those of the existing dataset; the kind of labels, the columns and the counts of
+JPEGs follow from the source."""
 
 COPIED = FREE | {"ext", "fields", "split", "group_by", "label_from", "merge", "no_labels"}
 """The options under which a file's bytes are stored unchanged, so that sizes can be compared."""

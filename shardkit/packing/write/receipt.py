@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from shardkit.checksums import crc32c
+from shardkit.images.jpeg import count_progressive
 from shardkit.packing.write.images import ImageCheck
 from shardkit.packing.write.sink import Sink
 from shardkit.shards.manifest import ShardEntry
@@ -34,7 +35,8 @@ class Receipt(msgspec.Struct, frozen=True):
     types: counts of the files' actual formats, by "FORMAT extension". since: when the first file was read (nanoseconds,
     like file times). rows_crc32c: of the file with the index rows. done: counts of what transcoding did, by its `How`;
     "first of several" counts files of which further images were omitted, "incomplete JPEG" those that lack scans and
-    therefore were not rewritten, UNDECODED those without quality columns.
+    therefore were not rewritten, UNDECODED those without quality columns. jpegs, progressive: how many images are
+    JPEGs, and how many of these are progressive.
     """
 
     digest: str
@@ -47,6 +49,8 @@ class Receipt(msgspec.Struct, frozen=True):
     since: int
     rows_crc32c: int
     done: dict[str, int] = {}
+    jpegs: int = 0
+    progressive: int = 0
 
 
 class Rows(msgspec.Struct, frozen=True):
@@ -129,8 +133,12 @@ def rows_path(folder: bytes, name: str) -> bytes:
 def keep_receipt(
     folder: bytes, name: str, sink: Sink, written: Written, *, digest: str, check: ImageCheck, since: int
 ) -> Receipt:
-    """Write the index rows and the receipt of a finished shard."""
+    """Write the index rows and the receipt of a finished shard, whose bytes are still in the system's memory."""
     rows = msgspec.msgpack.encode(written.rows)
+    target = os.path.join(folder, os.fsencode(name))
+    starts, sizes = (array("q", written.rows.numbers[column]) for column in ("image_offset", "image_size"))
+    with translated(target):
+        jpegs, progressive = count_progressive(map_whole(target), starts, sizes)
     receipt = Receipt(
         digest=digest,
         check=check,
@@ -142,6 +150,8 @@ def keep_receipt(
         since=since,
         rows_crc32c=crc32c(rows),
         done=written.done,
+        jpegs=jpegs,
+        progressive=progressive,
     )
     # Not flushed: the receipt has the rows' checksum, and a receipt that does not decode is ignored.
     with whole_file(rows_path(folder, name), sync=False) as file:

@@ -39,6 +39,7 @@ from shardkit.shards.index import table_writer
 from shardkit.shards.index_file import INDEX_CURE, index_entries
 from shardkit.shards.manifest import (
     CORRECTED_VERSION,
+    JPEGS,
     ClassEntry,
     IndexEntry,
     Manifest,
@@ -315,5 +316,5 @@ def _manifest(
 
 
 def _parts_gone(options: dict[str, Any]) -> dict[str, Any]:
-    """The options without what counts shards and samples of parts."""
-    return {name: value for name, value in options.items() if name not in ("merged", "appended")}
+    """The options without what counts shards and samples of parts, or images."""
+    return {name: value for name, value in options.items() if name not in ("merged", "appended", JPEGS)}

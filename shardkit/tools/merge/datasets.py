@@ -26,12 +26,14 @@ from shardkit.shards.columns.types import joined_types
 from shardkit.shards.find.find import resolve
 from shardkit.shards.index_file import index_entries
 from shardkit.shards.manifest import (
+    JPEGS,
     ClassEntry,
     Manifest,
     column_options,
     content_options,
     encode_manifest,
     file_names,
+    jpeg_options,
     require_as_packed,
     require_beside,
 )
@@ -158,6 +160,9 @@ def merged_manifest(members: Sequence[Member]) -> Manifest:
             for member in members
         ],
     )  # fmt: skip
+    counted = [manifest.jpegs for manifest in manifests if manifest.jpegs is not None]
+    if len(counted) == len(manifests):
+        content |= jpeg_options(sum(jpegs for jpegs, _ in counted), sum(progressive for _, progressive in counted))
     plans = " ".join(f"{manifest.plan}" for manifest in manifests)
     return Manifest(
         shard_format=manifests[0].shard_format,
@@ -214,7 +219,9 @@ def _columns(manifests: Sequence[Manifest]) -> dict[str, str]:
         raise UsageError("source", f"their columns do not fit: {exc}", cure) from exc
 
 
-OF_CONTENT = ("labels", "fields", "unpacked_bytes", "seek_points", "quality_columns", "columns", "appended", "merged")
+OF_CONTENT = (
+    "labels", "fields", "unpacked_bytes", "seek_points", "quality_columns", "columns", "appended", "merged", JPEGS,
+)  # fmt: skip
 
 
 def _common(manifests: Sequence[Manifest]) -> dict[str, Any]:

@@ -39,10 +39,10 @@ BUFFERS = (0, 100, 1_000, 10_000)
 class DatasetFindings:
     """Findings in a dataset, as keys. duplicates: groups of equal images. undecodable: (key, reason).
 
-    jpegs: JPEGs whose headers were read, spread over the dataset; progressive: how many of these are. near_duplicates:
-    groups of images that look alike, without those of equal files; None without quality columns, as are then all that
-    follow. near_mislabelled: groups of them with several labels. label_hints: (key, the class of most images that look
-    similar), a hint only. dark, bright, blurred, flat: the oddest first.
+    jpegs: the JPEGs, or those whose headers were read, as in DatasetInfo; progressive: how many of these are.
+    near_duplicates: groups of images that look alike, without those of equal files; None without quality columns, as
+    are then all that follow. near_mislabelled: groups of them with several labels. label_hints: (key, the class of most
+    images that look similar), a hint only. dark, bright, blurred, flat: the oddest first.
     """
 
     name: str
