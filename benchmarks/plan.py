@@ -28,7 +28,7 @@ from shardkit.packing.options import make_options
 from shardkit.packing.plan.datasets import plan_datasets
 from shardkit.packing.settings import PackSettings
 from shardkit.sources import scratch, source
-from shardkit.sources.tree.walk import Walk
+from shardkit.sources.tree.walk import Folder, Walk, folder_of
 
 TASKS = 20
 """The tasks that are made: from then on, each one takes what the one before it gave back."""
@@ -41,9 +41,10 @@ def made_up(files: int, folder: int) -> type[Walk]:
         def class_folders(self) -> list[str]:
             return [f"n{number:08d}" for number in range(-(-files // folder))]
 
-        def _list(self, path: str) -> tuple[dict[str, int], list[str]]:
+        def _list(self, path: str) -> tuple[Folder, list[str]]:
             first = int(path[1:]) * folder
-            return {f"{n:08d}.jpg": 2000 + n * 7919 % 8000 for n in range(first, min(first + folder, files))}, []
+            numbers = range(first, min(first + folder, files))
+            return folder_of(path, {f"{n:08d}.jpg": 2000 + n * 7919 % 8000 for n in numbers}), []
 
     return MadeUp
 

@@ -23,7 +23,7 @@ class MadeUp(walk.Walk):
         return [f"n{number:08d}" for number in range(FOLDERS)]
 
     def _list(self, path):
-        return {f"{path}_{number:06d}.JPEG": 100_000 + number for number in range(FILES)}, []
+        return walk.folder_of(path, {f"{path}_{number:06d}.JPEG": 100_000 + number for number in range(FILES)}), []
 
 def memory(field):
     with open("/proc/self/status") as status:

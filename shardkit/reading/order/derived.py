@@ -18,6 +18,7 @@ from shardkit.reading.order.groups import (
     group_places,
     group_sizes,
     in_random_order,
+    limits_of,
     pieces,
     place_type,
 )
@@ -265,16 +266,23 @@ def split_places(
     distributed by `stratify`. The same rows and seed give the same parts.
     """
     weights = _split_weights(fractions)
-    part_of = np.empty(count, np.min_scalar_type(len(weights)))
     chance = _chances(rows, stream_key("split", seed))
-    groups = list(label_groups(rows, count, labels))
-    sizes = np.array([len(group) for group in groups], np.int64)
-    for group, counts in zip(groups, stratify(sizes, weights, seed)[0], strict=True):
-        ends, done = np.cumsum(counts), 0
-        for places in in_random_order(group, chance):
-            numbers = np.arange(done, done + len(places))
-            part_of[places] = np.searchsorted(ends, numbers, side="right")
-            done += len(places)
+    group_of, _, groups = _one_group(count) if labels is None else _labels_of(rows, count, labels)
+    found, bounds = group_places(group_of, count, groups)
+    there = np.flatnonzero(np.diff(bounds))
+    limits, firsts = np.full((len(weights) - 1, groups), np.inf), np.zeros((len(weights) - 1, groups), np.int64)
+    for group, counts in zip(there.tolist(), stratify(np.diff(bounds)[there], weights, seed)[0], strict=True):
+        own = found[bounds[group] : bounds[group + 1]]
+        limits[:, group], firsts[:, group] = limits_of(own, chance, np.cumsum(counts)[:-1])
+    part_of = np.zeros(count, np.min_scalar_type(len(weights)))
+    for low, high in pieces(count):  # along the places, and not class by class: memory is read in order
+        places, own_groups = np.arange(low, high), group_of(low, high)
+        values = chance(places)
+        for limit, first in zip(limits, firsts, strict=True):
+            beyond = values > limit[own_groups]
+            equal = np.flatnonzero(values == limit[own_groups])
+            beyond[equal] = places[equal] >= first[own_groups[equal]]
+            part_of[low:high] += beyond
     return part_of
 
 
@@ -315,6 +323,11 @@ def _labels_of(rows: Positions | None, count: int, labels: NDArray[np.signedinte
 
     highest = max((int(labels[low:high].max()) for low, high in pieces(len(labels))), default=-1)
     return group_of, count, highest + 2
+
+
+def _one_group(count: int) -> tuple[Keys, int, int]:
+    """The arguments of `group_places` for all places in one group."""
+    return lambda low, high: np.zeros(high - low, np.int64), count, 1
 
 
 def label_counts(rows: Positions | None, count: int, labels: NDArray[np.signedinteger[Any]]) -> NDArray[np.int64]:

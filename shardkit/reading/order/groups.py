@@ -69,3 +69,29 @@ def in_random_order(places: Places, chance: Callable[[Places], NDArray[np.float6
     for low, high in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
         own = places[numbers[low:high]]
         yield own[np.argsort(chance(own), kind="stable")]
+
+
+def limits_of(
+    places: Places, chance: Callable[[Places], NDArray[np.float64]], numbers: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """(the chance, the place) of those that have these numbers in the order of `in_random_order`; infinity for a number
+    beyond the last. Linear in time: nothing is sorted."""
+    limits, found = np.full(len(numbers), np.inf), np.zeros(len(numbers), np.int64)
+    parts = 1 if len(places) <= PIECE else 2 * -(-len(places) // PIECE)
+
+    def part_of(low: int, high: int) -> NDArray[np.int64]:
+        return (chance(places[low:high]) * parts).astype(np.int64)
+
+    ends = np.cumsum(group_sizes(part_of, len(places), parts)) if parts > 1 else np.array([len(places)])
+    for at, number in enumerate(numbers.tolist()):
+        part = int(np.searchsorted(ends, number, side="right"))
+        if part == parts:
+            continue
+        own = places
+        if parts > 1:
+            own = np.concatenate([places[low:high][part_of(low, high) == part] for low, high in pieces(len(places))])
+            number -= int(ends[part]) - len(own)
+        values = chance(own)
+        limits[at] = limit = np.partition(values, number)[number]
+        found[at] = own[np.flatnonzero(values == limit)[number - np.count_nonzero(values < limit)]]
+    return limits, found

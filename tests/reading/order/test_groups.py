@@ -11,11 +11,12 @@ from shardkit.reading.order.derived import (
     label_counts,
     line_counts,
     split_places,
+    stratify,
     weight_classes,
     weight_samples,
 )
 from shardkit.reading.order.epoch_order import EpochOrder
-from shardkit.reading.order.groups import group_places, in_random_order
+from shardkit.reading.order.groups import group_places, in_random_order, limits_of
 from shardkit.rng import stream_key, uniform
 
 PIECES = [3, 8, groups.PIECE]
@@ -47,6 +48,35 @@ def test_a_random_order_is_that_of_the_chances_with_ties_as_they_were() -> None:
     places = np.arange(COUNT, dtype=np.uint32)
     found = np.concatenate(list(in_random_order(places, lambda some: chances[some])))
     assert found.tolist() == np.argsort(chances, kind="stable").tolist()
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("steps", [1, 8, 1 << 30], ids=["equal", "few values", "distinct"])
+def test_limits_are_what_has_these_numbers_in_the_random_order(steps: int) -> None:
+    chances = np.random.default_rng(2).integers(0, steps, COUNT) / steps
+    places, numbers = np.arange(0, COUNT, 2, dtype=np.uint32), np.array([0, 1, 7, 7, 29, 30, 99])
+    limits, found = limits_of(places, lambda some: chances[some], numbers)
+    order = places[np.argsort(chances[places], kind="stable")]
+    assert found[:5].tolist() == order[numbers[:5]].tolist()
+    assert limits[:5].tolist() == chances[order[numbers[:5]]].tolist()
+    assert np.isinf(limits[5:]).all()
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("stratified", [False, True])
+@pytest.mark.parametrize("some", [False, True], ids=["all rows", "a view"])
+def test_parts_of_a_split_follow_each_other_in_the_order_of_labels_and_chances(stratified: bool, some: bool) -> None:
+    labels, rows = drawn_labels(), np.arange(COUNT)[::-2].copy() if some else np.arange(COUNT)
+    chances, own = uniform(stream_key("split", 3), rows), labels[rows] if stratified else np.zeros(len(rows), int)
+    expected = np.empty(len(rows), np.int64)
+    values, sizes = np.unique(own, return_counts=True)
+    counts, _ = stratify(sizes, np.array([0.5, 0.3, 0.2]), 3)
+    for value, parts in zip(values, counts, strict=True):
+        inside = np.flatnonzero(own == value)
+        expected[inside[np.argsort(chances[inside], kind="stable")]] = np.repeat(np.arange(3), parts)
+    fractions = {"a": 0.5, "b": 0.3}
+    found = split_places(rows if some else None, len(rows), labels if stratified else None, fractions, 3)
+    assert found.tolist() == expected.tolist()
 
 
 @pytest.mark.usefixtures("small_pieces")
