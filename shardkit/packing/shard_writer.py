@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -36,6 +37,7 @@ from shardkit.packing.write.encoders import encoded
 from shardkit.packing.write.framed import NOT_TAKEN, FramedSamples, Keys, extension, new_keys
 from shardkit.packing.write.images import ImageCheck
 from shardkit.packing.write.labels import Targets
+from shardkit.packing.write.receipt import Receipt
 from shardkit.sample import IMAGE_FIELDS, MAX_KEY_BYTES, field_of, path_of_text
 from shardkit.shards.columns.types import Types
 from shardkit.shards.columns.values import encoded_columns
@@ -52,6 +54,9 @@ OWN_NAME = "samples"
 """The name of the dataset if the destination is a folder."""
 
 _TELL_SAMPLES = 1000
+
+MOST_ENDING = 1
+"""The shards that the disk flushes while another is written."""
 
 _SHOWN_KEY = 40
 """The characters of an overlong key that a message shows."""
@@ -181,6 +186,8 @@ class ShardWriter:
             self._index = stack.enter_context(IndexFiles(self._destination, columns=columns))
             self._indexing = stack.enter_context(ThreadPoolExecutor(1, "shardkit-index"))
             self._indexed: list[Future[None]] = []
+            self._ending = stack.enter_context(ThreadPoolExecutor(1, "shardkit-end"))
+            self._ended = deque[Future[Receipt]]()  # one that failed stays the first
             self._stack = stack.pop_all()
 
     @property
@@ -320,20 +327,38 @@ class ShardWriter:
             self._end_shard()
             shard = None
         if shard is None:
-            name = shard_name(self._destination.base, len(self._totals.shards), self._format.suffix)
+            number = len(self._totals.shards) + len(self._ended)
+            name = shard_name(self._destination.base, number, self._format.suffix)
             shard = self._shard = OpenShard(self._destination.work, name, self._format.name, self._check, self._pool)
         return shard
 
     def _end_shard(self) -> None:
+        """End the shard that is open, in a thread: the disk flushes it while the next one is written."""
+        self._take_ended(MOST_ENDING - 1)
         if self._shard is not None:
             shard, self._shard = self._shard, None
             if not shard.samples:  # its first sample was bad, and the caller continued
                 shard.abort()
                 return
-            receipt = shard.close(self._further(self._count - shard.samples, shard.samples))
+            columns = self._further(self._count - shard.samples, shard.samples)
+            self._ended.append(self._ending.submit(self._delivered, shard, columns))
+
+    def _delivered(self, shard: OpenShard, columns: bytes) -> Receipt:
+        """End a shard and deliver it; discard it if the writer was aborted."""
+        if not self._open:
+            shard.abort()
+            raise CancelledError
+        receipt = shard.close(columns)
+        self._delivery.deliver(receipt)
+        return receipt
+
+    def _take_ended(self, left: int = 0) -> None:
+        """Wait until at most `left` shards are not delivered. Raises the error of the first."""
+        while len(self._ended) > left:
+            receipt = self._ended[0].result()
+            self._ended.popleft()
             self._totals.add(receipt)
             self._indexed.append(self._indexing.submit(self._index.add, receipt.entry))
-            self._delivery.deliver(receipt)
             self._delivery.wait_for_room()
 
     def _further(self, first: int, count: int) -> bytes:
@@ -347,6 +372,7 @@ class ShardWriter:
         try:
             self._drain()
             self._end_shard()
+            self._take_ended()
             self._delivery.finish(self._progress)
             self._commit()
         except BaseException:
@@ -365,7 +391,8 @@ class ShardWriter:
         try:
             if self._shard is not None:
                 self._shard.abort()
-            self._indexing.shutdown(cancel_futures=True)  # it writes to the folder that is discarded
+            self._ending.shutdown()  # both write to the folder that is discarded
+            self._indexing.shutdown(cancel_futures=True)
             self._destination.discard()
         finally:
             self._stack.__exit__(BaseException, None, None)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import io
+import itertools
 import json
+import os
 import re
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -349,3 +353,73 @@ def test_an_option_that_a_writer_does_not_have_is_answered_with_the_right_one(ou
     with pytest.raises(shardkit.UsageError, match=r"ShardWriter\(\): .* 'shard_size'; did you mean `max_bytes`\?"):
         shardkit.ShardWriter(out / "train", shard_size=3)  # type: ignore[call-arg]
     assert not out.exists()
+
+
+def test_the_next_shard_is_written_while_the_disk_flushes_one(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushing, written = threading.Event(), threading.Event()
+    close = open_shard.OpenShard.close
+
+    def slow(self: open_shard.OpenShard, *args: Any) -> Any:
+        flushing.set()
+        assert written.wait(60)
+        return close(self, *args)
+
+    monkeypatch.setattr(open_shard.OpenShard, "close", slow)
+    with shardkit.ShardWriter(out / "train", max_count=2) as writer:
+        samples = texts(7)
+        for sample in itertools.islice(samples, 4):
+            writer.write(sample)
+        assert flushing.wait(60)
+        written.set()
+        for sample in samples:
+            writer.write(sample)
+    assert [shard.name for shard in writer.manifest.shards] == [f"train-{n:06}.tar" for n in range(4)]
+    assert [shard.samples for shard in writer.manifest.shards] == [2, 2, 2, 1]
+    assert shardkit.verify(out / "train").sound
+
+
+def test_a_shard_that_cannot_be_flushed_is_told_at_the_next_one_and_leaves_no_dataset(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any, **more: Any) -> None:
+        raise StorageError("train-000000.tar", "no space left", "free some")
+
+    writer = shardkit.ShardWriter(out / "train", max_count=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(open_shard, "keep_receipt", full)
+        for sample in texts(4):
+            writer.write(sample)
+        with pytest.raises(StorageError, match="no space left"):
+            writer.write({"__key__": "fifth", "txt": "x", "cls": 0})
+    with pytest.raises(StorageError, match="no space left"):  # even if the caller went on
+        writer.close()
+    assert not (out / "train.json").exists()
+    assert shardkit.write(texts(1), out / "train").samples == 1
+
+
+@pytest.mark.parametrize("began", [True, False])
+def test_an_abort_leaves_nothing_of_the_shard_that_is_flushed(
+    out: Path, monkeypatch: pytest.MonkeyPatch, began: bool
+) -> None:
+    """Nor of one whose turn had not come, so that another writer of this process may write to the same place."""
+    close, aborting = open_shard.OpenShard.close, threading.Event()
+
+    def slow(self: open_shard.OpenShard, *args: Any) -> Any:
+        assert aborting.wait(60)
+        return close(self, *args)
+
+    monkeypatch.setattr(open_shard.OpenShard, "close", slow)
+    writer = shardkit.ShardWriter(out / "train", max_count=2)
+    if not began:
+        writer._ending.submit(aborting.wait, 60)
+    for sample in texts(3):
+        writer.write(sample)
+    threading.Timer(0.1, aborting.set).start()
+    writer.abort()
+    assert not out.exists() or not os.listdir(out)
+    monkeypatch.undo()
+    with shardkit.ShardWriter(out / "train", max_count=2) as again:
+        again.write({"txt": "x"})
+        del writer
+        gc.collect()
+    assert again.manifest.samples == 1
