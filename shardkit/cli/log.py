@@ -50,5 +50,6 @@ def what_of(entry: VersionEntry) -> str:
         "delete": f"{entry.deleted:,} deleted",
         "purge": f"{entry.deleted:,} purged",
         "append": f"{entry.added:,} added",
+        "merge": "corrections of what was merged",
         "revert": f"as version {entry.of}",
     }.get(entry.kind, printable(entry.kind))

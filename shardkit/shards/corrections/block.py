@@ -27,7 +27,7 @@ import msgspec
 OPTION = "corrections"
 """The key of `options`."""
 
-Kind = Literal["pack", "relabel", "delete", "add-fields", "append", "revert", "purge"]
+Kind = Literal["pack", "relabel", "delete", "add-fields", "append", "merge", "revert", "purge"]
 """What made a version."""
 
 

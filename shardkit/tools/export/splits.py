@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 from msgspec.structs import replace
 
 from shardkit.errors import DatasetError, ManifestError, NotFoundError, UsageError, printable
@@ -16,11 +15,8 @@ from shardkit.location import Location, locate
 from shardkit.packing.dest.dataset_files import DatasetFiles
 from shardkit.shards.columns.types import PREFIX
 from shardkit.shards.corrections.block import OPTION as CORRECTIONS
-from shardkit.shards.corrections.block import Corrections
 from shardkit.shards.find.find import resolve
-from shardkit.shards.index_file import index_entries
 from shardkit.shards.manifest import (
-    ClassEntry,
     IndexEntry,
     Manifest,
     ShardEntry,
@@ -33,6 +29,7 @@ from shardkit.shards.names import datasets_in
 from shardkit.shards.objects import Objects
 from shardkit.storage.access import Remote
 from shardkit.storage.patient import open_patient
+from shardkit.tools.corrections.packed import packed_classes, packed_columns
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +143,7 @@ def as_packed(manifest: Manifest, files: DatasetFiles, own: Manifest | None = No
     found, place = manifest.corrections, str(files.location(files.manifest))
     if found is None or (found.overlay is None and not found.fields):
         return manifest
-    columns = _packed_columns(own, files)
+    columns = packed_columns(own, files)
     options = {name: value for name, value in manifest.options.items() if name not in (CORRECTIONS, "columns")}
     if len(columns) < len(manifest.columns):
         added = ", ".join(map(printable, manifest.columns.keys() - columns.keys()))
@@ -161,30 +158,10 @@ def as_packed(manifest: Manifest, files: DatasetFiles, own: Manifest | None = No
         "%s: other libraries read the shards as packed, and the files describe these %d samples; the dataset has %d in "
         "version %d: %s", place, samples, manifest.samples, found.version, _CURE,
     )  # fmt: skip
-    return replace(seen, samples=samples, classes=_packed_classes(own, files, found))
+    return replace(seen, samples=samples, classes=packed_classes(own, files))
 
 
 _CURE = "'shardkit convert' writes a dataset with all corrections"
-
-
-def _packed_columns(manifest: Manifest, files: DatasetFiles) -> dict[str, str]:
-    """The further columns that any index file has."""
-    entries = index_entries(manifest)
-    there = {name for entry, shards in entries for name in files.open_index(entry, shards).further_types}
-    return {name: text for name, text in manifest.columns.items() if name in there}
-
-
-def _packed_classes(manifest: Manifest, files: DatasetFiles, found: Corrections) -> tuple[ClassEntry, ...]:
-    """The classes as packed, with their counts."""
-    counts = np.zeros(len(manifest.classes), np.int64)
-    for entry, shards in index_entries(manifest):
-        for labels in files.open_index(entry, shards).numbers("label"):
-            counts += np.bincount(labels[labels >= 0], minlength=len(counts))[: len(counts)]
-    names = manifest.class_names
-    later = {name for version in found.log for name in version.classes}
-    while names and names[-1] in later and not counts[len(names) - 1]:  # no shard has this label
-        names.pop()
-    return tuple(ClassEntry(name, count) for name, count in zip(names, counts.tolist(), strict=False))
 
 
 def _named(place: Location, remote: Remote) -> list[Split]:

@@ -12,7 +12,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from shardkit.packing.dest.dataset_files import OVERWRITE, DatasetFiles, require
 from shardkit.packing.dest.in_the_way import check_free
 from shardkit.packing.parts.merge import destination_of_files
 from shardkit.shards.columns.types import joined_types
+from shardkit.shards.corrections.block import OPTION as CORRECTIONS
 from shardkit.shards.find.find import resolve
 from shardkit.shards.index_file import index_entries
 from shardkit.shards.manifest import (
@@ -41,6 +42,8 @@ from shardkit.shards.names import is_manifest_name, manifest_name, skipped_besid
 from shardkit.storage.access import Remote
 from shardkit.storage.patient import open_patient
 from shardkit.storage.store import StorageOptions
+from shardkit.tools.corrections.place import Base
+from shardkit.tools.merge.corrected import as_packed, corrected_merge, is_corrected
 
 log = logging.getLogger(__name__)
 
@@ -73,10 +76,14 @@ def merge_datasets(
             stack.enter_context(destination_of_files(member.files, None, options).locked())
         stack.enter_context(destination.locked())
         members = [_member(source, options) for source in sources]
-        manifest = merged_manifest(members)
+        manifest, further = merged_manifest(members), dict[str, bytes]()
         _require_whole(members)
         _require_distinct_keys(members)
-        check_free(destination, overwrite=overwrite)
+        base = check_free(destination, overwrite=overwrite).base
+        if any(is_corrected(member.manifest) for member in members):
+            first = merged_manifest([replace(each, manifest=as_packed(each.manifest, each.files)) for each in members])
+            bases = [_base(member, options) for member in members]
+            manifest, further = corrected_merge(bases, first, manifest, base)
         before = files.manifest_bytes()
         data = encode_manifest(manifest)
         if before == data:
@@ -85,6 +92,9 @@ def merge_datasets(
         if before is not None and not overwrite:
             raise DestinationError(str(destination), "another dataset is there", OVERWRITE)
         sizes = sizes_in(manifest)
+        for name, written in further.items():
+            files.write(name, written)
+            sizes[name] = len(written)
         if manifest.skipped:
             name, listed = skipped_beside(file_names(manifest), stem), _skipped(members)
             files.write(name, listed)
@@ -101,10 +111,16 @@ def _member(source: str, options: StorageOptions | None) -> Member:
     if found.numbers is not None:
         raise UsageError(source, "these are only some of the shards of a dataset", "give the dataset's prefix")
     require_beside(found.manifest, str(found.location))
-    why = "a merged dataset names the shards as they are"
-    require_as_packed(found.manifest, str(found.location), why, fields=True)
+    if found.manifest.labels == "multi":
+        why = "corrected labels of several classes are counted in the shards only"
+        require_as_packed(found.manifest, str(found.location), why)
     stem = found.location.name.removesuffix(".json")
     return Member(DatasetFiles(open_patient(found.location.parent, options), stem), found.manifest)
+
+
+def _base(member: Member, options: StorageOptions | None) -> Base:
+    place = member.files.location(member.files.manifest)
+    return Base(place, member.manifest, b"", None, Remote(options))
 
 
 def _place_of(members: Sequence[Member], dest: Location) -> tuple[Location, str]:
@@ -221,6 +237,7 @@ def _columns(manifests: Sequence[Manifest]) -> dict[str, str]:
 
 OF_CONTENT = (
     "labels", "fields", "unpacked_bytes", "seek_points", "quality_columns", "columns", "appended", "merged", JPEGS,
+    CORRECTIONS,
 )  # fmt: skip
 
 

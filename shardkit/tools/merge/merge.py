@@ -34,7 +34,9 @@ def merge(
     *Datasets*: source is a list of two or more datasets of one folder, and dest the new dataset in that folder: a
     manifest that names their shards and index files, in this order. Nothing is copied; the datasets stay, and files
     that the new one names are kept when they are overwritten. They must agree in the format, the kind of labels and the
-    labels of their classes (one may have more classes), and have no key in common. overwrite: replace another dataset
+    labels of their classes (one may have more classes), and have no key in common, deleted samples included. What is
+    corrected in them is corrected in the new one: its version 1 has the shards as packed, and version 2 what they are
+    now; later corrections of a dataset are its own. overwrite: replace another dataset
     at `dest`, such as an earlier merge.
 
     work, storage_options: for a bucket, as for `pack`.
