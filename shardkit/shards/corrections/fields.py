@@ -296,11 +296,11 @@ class AppliedFields:
                 found[name] = mixed.column(base)
         return pa.Table.from_arrays([found[name] for name in names], list(names))
 
-    def _mixed(self, names: Sequence[str], groups: Sequence[int], sizes: Sequence[int]) -> dict[str, _Mixed]:
+    def _mixed(self, names: Sequence[str], groups: Sequence[int], sizes: Sequence[int]) -> dict[str, MixedColumn]:
         shards, counts = np.array(groups, np.int64) + self._first, np.array(sizes, np.int64)
         begins, order = np.cumsum(counts) - counts, np.argsort(shards)
         rising = shards[order]
-        mixed = {name: _Mixed(self.types[name], int(counts.sum())) for name in names}
+        mixed = {name: MixedColumn(self.types[name], int(counts.sum())) for name in names}
         for number, entry in enumerate(self._entries):
             there = [name for name in names if name.removeprefix(PREFIX) in entry.columns]
             if not there:
@@ -312,7 +312,7 @@ class AppliedFields:
         return mixed
 
 
-class _Mixed:
+class MixedColumn:
     """A column of which each value is the last one that was given."""
 
     def __init__(self, text: str, rows: int) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from shardkit.shards.columns.arrays import present, values_of
 from shardkit.shards.columns.types import PREFIX, Types, column_type, type_text
 from shardkit.shards.corrections.block import FieldsEntry
+from shardkit.shards.corrections.fields import MixedColumn
 from shardkit.shards.corrections.read import AddedFields, completed_tables, corrected_index_files
 from shardkit.shards.index_file import IndexFile
 from shardkit.shards.manifest import Manifest
@@ -26,36 +27,50 @@ Places = NDArray[np.int64]
 
 
 def rows_at(version: Base, names: Sequence[str], places: Places) -> pa.Table:
-    """Columns of the index of a version as packed, with added fields, for some samples. Only the shards that have any
-    of them are read."""
+    """Columns of the index of a version as packed for some samples. Only the shards that have any of them are read."""
     import pyarrow as pa
 
-    manifest, place, objects = version.manifest, version.place, Objects(version.remote)
+    manifest, place = version.manifest, version.place
     shards, rows = places >> 32, places & 0xFFFFFFFF
     samples = np.array([shard.samples for shard in manifest.shards], np.int64)
     tables, first = list[pa.Table](), 0
-    for index in corrected_index_files(objects, place, manifest, None, AddedFields(objects, place, manifest)):
+    for index in corrected_index_files(Objects(version.remote), place, manifest, None):
         mine = (shards >= first) & (shards < first + len(index.shards))
         used, slots = np.unique(shards[mine], return_inverse=True)
-        if len(used) or not tables:
+        if len(used) and not set(names).isdisjoint(index.schema.names):
             begins = np.cumsum(samples[used]) - samples[used]
             parts = completed_tables(index, names, manifest.columns, (used - first).tolist(), str(place))
-            table = pa.concat_tables(parts) if len(used) else _empty(index, names, manifest.columns)
-            tables.append(table.take(pa.array(begins[slots] + rows[mine])))
+            tables.append(pa.concat_tables(parts).take(pa.array(begins[slots] + rows[mine])))
+        else:
+            tables.append(_nulls(index, names, manifest.columns, int(mine.sum())))
         first += len(index.shards)
     return pa.concat_tables(tables)
 
 
-def _empty(index: IndexFile, names: Sequence[str], types: Types) -> pa.Table:
+def _nulls(index: IndexFile, names: Sequence[str], types: Types, count: int) -> pa.Table:
     import pyarrow as pa
 
     further = {PREFIX + name: column_type(text) for name, text in types.items()}
-    return pa.schema([(name, further.get(name) or index.schema.field(name).type) for name in names]).empty_table()
+    kinds = {name: further.get(name) or index.schema.field(name).type for name in names}
+    return pa.table({name: pa.nulls(count, kind) for name, kind in kinds.items()})
 
 
 def values_at(version: Base, names: Sequence[str], places: Places) -> pa.Table:
     """The further columns `names` of a version, by NAME, for some samples."""
-    return rows_at(version, [PREFIX + name for name in names], places).rename_columns(list(names))
+    import pyarrow as pa
+
+    mixed = {name: MixedColumn(version.manifest.columns[name], len(places)) for name in names}
+    added = AddedFields(Objects(version.remote), version.place, version.manifest)
+    for number, entry in enumerate(added.entries):
+        there = [name for name in names if name in entry.columns]
+        if there:
+            found, values = added.file(number).values(np.unique(places >> 32), [PREFIX + name for name in there])
+            which = np.flatnonzero(np.isin(found, places, assume_unique=True))
+            at, rows = np.searchsorted(places, found[which]), pa.array(which)
+            for name in there:
+                mixed[name].add(at, values[PREFIX + name].take(rows))
+    packed = rows_at(version, [PREFIX + name for name in names], places)
+    return pa.table({name: mixed[name].column(packed[PREFIX + name]) for name in names})
 
 
 def same_values(one: pa.ChunkedArray, other: pa.ChunkedArray, text: str) -> NDArray[np.bool_]:
