@@ -1,30 +1,25 @@
-"""Open index files for reading; every reader uses this module.
+"""Read index files; every reader uses this module.
 
-Once per file and process it is checked that size and CRC-32C are those in the manifest, and that the columns and their
-types are those of the index. For each row group: that it is of the manifest's shard, with as many rows; the checksum of
-each page that is read; that no number is negative or too large to be summed; that its text is not larger than names can
-be. A small file is read into memory; a larger one stays open, and of a store's, only the columns and row groups that
-are needed are fetched. Files are never mapped: truncating a mapped file would kill the process.
+When a file is opened, it is checked that the columns and their types are those of the index. For each row group: that
+it is of the manifest's shard, with as many rows; the checksum of each page that is read; that no number is negative or
+too large to be summed; that its text is not larger than names can be. Of a larger file in a store, only the columns and
+row groups that are needed are fetched.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.checksums import crc32c, crc32c_of_file
 from shardkit.errors import ManifestError, NotFoundError, ShardkitError, StorageError
 from shardkit.location import Location
 from shardkit.shards.columns.ranges import Range, ranges_of
 from shardkit.shards.columns.types import PREFIX, fields_of, types_in
 from shardkit.shards.columns.types import TEXT_BYTES as MOST_TEXT_BYTES
-from shardkit.shards.corrections.block import FieldsEntry
 from shardkit.shards.corrections.fields import AppliedFields
 from shardkit.shards.corrections.overlay import AppliedOverlay
 from shardkit.shards.index import (
@@ -40,6 +35,8 @@ from shardkit.shards.index import (
 )
 from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry
 from shardkit.shards.objects import Objects
+from shardkit.shards.parquet.columns import TEXT_COLUMN_BYTES, first_leaves, fits, numbers, texts
+from shardkit.shards.parquet.sources import INDEX_CURE, source_at, source_on_disk
 from shardkit.shards.quality import QUALITY
 from shardkit.shards.seek import MOST_BYTES
 from shardkit.storage.ranged import RangedFile
@@ -48,27 +45,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-INDEX_CURE = "restore it, pack again, or run 'shardkit index'"
-
-
-@dataclass(frozen=True, slots=True)
-class FileKind:
-    """What a Parquet file of a dataset is called in messages, and the cure for a missing or damaged one."""
-
-    name: str
-    cure: str
-
-
-INDEX = FileKind("index", INDEX_CURE)
-
-TableEntry = IndexEntry | FieldsEntry
-"""What a manifest says of a Parquet file with rows of samples."""
-
-WHOLE_BYTES = 32 << 20
-"""An index file up to this size is read into memory as a whole."""
-
-FETCHED_WHOLE_BYTES = 8 << 20
-"""An index file in a store up to this size is fetched as a whole, with one request."""
 
 FETCHED_BYTES = 16 << 20
 """Of a larger one, the bytes of successive row groups that are fetched together."""
@@ -79,8 +55,6 @@ FOOTER_BYTES = 1200
 FOOTER_MEMORY = 11
 """The memory that this description takes, in multiples of its bytes."""
 
-TEXT_COLUMN_BYTES = 1 << 30
-"""The maximum bytes of all keys or paths of a shard."""
 
 TEXTS = ("key", "path", "shard")
 """The columns of text."""
@@ -92,9 +66,6 @@ bytes of text. One call for each shard costs as much as a thousand rows."""
 
 NUMBER_LIMIT = 1 << 62
 """Larger than any file; the sum of two still fits into 64 bits."""
-
-_vouched: dict[str, tuple[int, ...]] = {}
-"""The files whose CRC-32C was correct: path -> `_state_of` at that time, and the CRC-32C."""
 
 
 class IndexFile:
@@ -129,7 +100,7 @@ class IndexFile:
             if self._file.num_row_groups != len(shards):
                 fact = f"the index has {self._file.num_row_groups} row groups, but covers {len(shards)} shards"
                 raise ManifestError(place, fact, INDEX_CURE)
-            self._at = _first_leaves(self._file.schema_arrow)
+            self._at = first_leaves(self._file.schema_arrow)
             self._further = {PREFIX + name: text for name, text in types_in(self._file.schema_arrow).items()}
             texts = self._texts_by_dictionary()
             if texts:
@@ -255,7 +226,7 @@ class IndexFile:
 
     def _checked(self, table: pa.Table, names: Sequence[str]) -> dict[str, Any]:
         try:
-            found = {name: _numbers(table[name], name) if name in INTEGERS else _texts(table[name]) for name in names}
+            found = {name: numbers(table[name], name) if name in INTEGERS else texts(table[name]) for name in names}
         except Exception as exc:  # a cast that does not fit
             self._unreadable(exc)
         for name, values in found.items():
@@ -413,7 +384,7 @@ class IndexFile:
         for wanted in schema():
             if found.names.count(wanted.name) != 1:
                 raise ManifestError(self.place, f"the index has no column {wanted.name!r}, or several", INDEX_CURE)
-            if not _fits(found.field(wanted.name).type, wanted.name):
+            if not fits(found.field(wanted.name).type, wanted.name):
                 fact = f"its column {wanted.name!r} is of the type {found.field(wanted.name).type}, not {wanted.type}"
                 raise ManifestError(self.place, f"the index is damaged: {fact}", INDEX_CURE)
 
@@ -459,141 +430,6 @@ def open_index(
     return IndexFile(source, shards, place=place)
 
 
-def source_on_disk(
-    path: str | bytes, entry: TableEntry, place: str, what: FileKind = INDEX, *, again: bool = False
-) -> pa.NativeFile:
-    """A Parquet file on a disk for pyarrow, after a check of its size and CRC-32C. again: of the CRC-32C even if this
-    process already did. Raises FileNotFoundError, StorageError; ManifestError if it is not the one that its manifest
-    names."""
-    import pyarrow as pa
-
-    path = os.fsdecode(path)
-    try:
-        with open(path, "rb", buffering=0) as file:
-            state = (*_state_of(file.fileno()), int(entry.crc32c, 16))
-            if state[0] != entry.bytes:
-                raise other_file(place, what)
-            known = _vouched.get(path) == state and not again
-            if not known and entry.bytes <= WHOLE_BYTES:
-                with open(file.fileno(), "rb", closefd=False) as whole:
-                    data = whole.read(entry.bytes + 1)
-                source = index_source(data, entry, place, what)
-            else:
-                if not known and crc32c_of_file(file, entry.bytes) != state[-1]:
-                    raise other_file(place, what)
-                source = pa.OSFile(path)
-                if _state_of(path) != state[:-1]:  # replaced meanwhile
-                    raise other_file(place, what)
-            _vouched[path] = state
-    except FileNotFoundError:
-        raise
-    except OSError as exc:
-        raise StorageError(place, exc.strerror or str(exc), "check the disk and its permissions") from exc
-    return source
-
-
-def is_index(file: Any) -> bool:
-    """Whether a Parquet file (a path, or a file object) has the columns of an index. Any other file is not one."""
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(file) as opened:
-            return {"shard", "key", "path", *INTEGERS} <= set(opened.schema_arrow.names)
-    except Exception:  # pyarrow raises nearly anything for files that are not Parquet
-        return False
-
-
-def groups_of(source: Any, columns: Sequence[str]) -> list[ShardEntry]:
-    """The shards that an index names, with their samples: for an index without a manifest.
-
-    source: a pyarrow file. columns: those that it must have besides `shard`. Raises ValueError, and nearly anything for
-    damaged data.
-    """
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(source, page_checksum_verification=True) as file:
-        missing = {"shard", *columns}.difference(file.schema_arrow.names)
-        if missing:
-            raise ValueError(f"it has no column {min(missing)}")
-        groups = [file.read_row_group(n, columns=["shard"]) for n in range(file.num_row_groups)]
-        return [ShardEntry(group["shard"][0].as_py() if len(group) else "", len(group), 0, "") for group in groups]
-
-
-def index_source(data: bytes, entry: TableEntry, place: str, what: FileKind = INDEX) -> pa.BufferReader:
-    """The bytes of an index file, or another Parquet file, for pyarrow. ManifestError if they are not those in the
-    manifest."""
-    import pyarrow as pa
-
-    if len(data) != entry.bytes or crc32c(data) != int(entry.crc32c, 16):
-        raise other_file(place, what)
-    return pa.BufferReader(data)
-
-
-def other_file(place: str, what: FileKind) -> ManifestError:
-    """The error for a file whose size or CRC-32C is not the one in its manifest."""
-    return ManifestError(place, f"the {what.name} is not the one that its manifest names", what.cure)
-
-
-def _state_of(file: int | str) -> tuple[int, int, int, int]:
-    """A stamp that changes with a file's content: size, device, inode, and time of the last change."""
-    status = os.stat(file)
-    return status.st_size, status.st_dev, status.st_ino, status.st_mtime_ns
-
-
-def _first_leaves(found: pa.Schema) -> dict[str, int]:
-    """The number of each column among those of the file, which has several for one that is nested."""
-    numbers, at = dict[str, int](), 0
-    for field in found:
-        numbers.setdefault(field.name, at)
-        at += _leaves(field.type)
-    return numbers
-
-
-def _leaves(kind: pa.DataType) -> int:
-    import pyarrow.types as of
-
-    if of.is_map(kind):
-        return _leaves(kind.key_type) + _leaves(kind.item_type)
-    if of.is_struct(kind):
-        return sum(_leaves(field.type) for field in kind)
-    return _leaves(kind.value_type) if of.is_nested(kind) else 1
-
-
-def _fits(kind: pa.DataType, name: str) -> bool:
-    import pyarrow as pa
-
-    if name in INTEGERS:
-        return bool(pa.types.is_integer(kind))
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _numbers(column: pa.ChunkedArray, name: str) -> Any:
-    import pyarrow as pa
-
-    wanted = pa.from_numpy_dtype(INTEGERS[name])
-    values = as_numpy(column if column.type == wanted else column.cast(wanted))
-    return values if values.dtype == INTEGERS[name] else np.asarray(values, INTEGERS[name])
-
-
-def _texts(column: pa.ChunkedArray) -> pa.Array:
-    """Keys or paths as one contiguous array of strings."""
-    import pyarrow as pa
-
-    if column.null_count:
-        raise ValueError("a name is missing")
-    array = combine(column)
-    if pa.types.is_dictionary(array.type):  # as other programs write it; loading this takes longer than most indexes
-        import pyarrow.compute as pc
-
-        used = pc.sum(pc.binary_length(array.dictionary).take(array.indices)).as_py() or 0
-        if used > min(TEXT_COLUMN_BYTES, (len(array) + 1) * TEXT_BYTES):
-            raise ValueError(f"{used} bytes of text for a shard")
-        array = array.dictionary_decode()
-    return array if pa.types.is_string(array.type) else array.cast(pa.string())
-
-
 def index_entries(manifest: Manifest) -> Iterator[tuple[IndexEntry, tuple[ShardEntry, ...]]]:
     """(index entry, the entries of its shards) for each index file of a manifest."""
     first = 0
@@ -622,55 +458,3 @@ def open_index_at(
     footer = FOOTER_BYTES * (64 + len(shards))
     with source_at(objects, place, entry, footer, again=again, whole=whole) as (source, ranged):
         return IndexFile(source, shards, place=str(place), ranged=ranged, overlay=overlay, fields=fields)
-
-
-@contextmanager
-def source_at(
-    objects: Objects,
-    place: Location,
-    entry: TableEntry,
-    footer: int,
-    what: FileKind = INDEX,
-    *,
-    again: bool = False,
-    whole: bool = True,
-) -> Iterator[tuple[pa.NativeFile, RangedFile | None]]:
-    """A Parquet file at any location for pyarrow, and what fetches it, if only its parts are fetched: `open_index_at`
-    has the rules, and the errors. Within the block, the `footer` last bytes are held."""
-    import pyarrow as pa
-
-    with objects.opened(place, what.name, what.cure):
-        if place.is_local:
-            try:
-                source = source_on_disk(place.path, entry, str(place), what, again=again)
-            except FileNotFoundError as exc:
-                raise NotFoundError(str(place), f"the {what.name} is missing", what.cure) from exc
-            ranged = None
-        elif again or (whole and entry.bytes <= FETCHED_WHOLE_BYTES):
-            source, ranged = _whole_source(objects, place, entry, what), None
-        else:
-            found = objects.info(place)
-            if found.bytes != entry.bytes or found.crc32c not in (None, entry.crc32c):
-                raise other_file(str(place), what)
-            ranged = RangedFile(objects.store(place.parent), place.name, entry.bytes)
-            source = pa.PythonFile(ranged, mode="r")
-    with nullcontext() if ranged is None else ranged.holding([(max(0, entry.bytes - footer), entry.bytes)]):
-        yield source, ranged
-
-
-def _whole_source(objects: Objects, place: Location, entry: TableEntry, what: FileKind) -> pa.BufferReader:
-    crc = int(entry.crc32c, 16)
-    kept = objects.cache.load(str(place), entry.bytes, crc)
-    if kept is not None:
-        return index_source(kept, entry, str(place), what)
-    for last in (False, True):  # bytes damaged in transit are fetched once more
-        data = objects.small(place)
-        try:
-            source = index_source(data, entry, str(place), what)
-        except ManifestError:
-            if last:
-                raise
-            continue
-        objects.cache.save(str(place), data, crc)
-        return source
-    raise AssertionError("two turns end in a return or a raise")

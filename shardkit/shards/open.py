@@ -25,10 +25,10 @@ from shardkit.shards.find.shards import SourceLike, find_shards, shards_of_stem
 from shardkit.shards.findings import Finding, finding, found_error
 from shardkit.shards.index import INTEGERS
 from shardkit.shards.index_file import IndexFile as Rows
-from shardkit.shards.index_file import groups_of
 from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry
 from shardkit.shards.names import base_of, generation_of, index_name, stem_of_shard
 from shardkit.shards.objects import Objects
+from shardkit.shards.parquet.sources import groups_of
 from shardkit.storage.access import Remote
 from shardkit.storage.files import translated
 

@@ -30,7 +30,6 @@ from shardkit.shards.find.files import Disk
 from shardkit.shards.find.find import resolve
 from shardkit.shards.find.shards import SourceLike, find_shards
 from shardkit.shards.find.unfinished import require_finished
-from shardkit.shards.index_file import is_index
 from shardkit.shards.indexing.facts import facts_of, tell_unversioned
 from shardkit.shards.indexing.kept import keep_read, kept_file, take_kept
 from shardkit.shards.indexing.make import (
@@ -61,6 +60,7 @@ from shardkit.shards.names import (
     work_name,
 )
 from shardkit.shards.objects import Objects, require_disk
+from shardkit.shards.parquet.sources import is_index
 from shardkit.shards.seek import require_available
 from shardkit.storage.access import Remote
 from shardkit.storage.files import translated

@@ -16,7 +16,7 @@ from reading.far import put, uploaded
 import shardkit
 from shardkit import DamagedError, DatasetError, ManifestError, NotFoundError, StorageError, UsageError
 from shardkit.location import locate
-from shardkit.shards import index_file
+from shardkit.shards.parquet import sources
 from shardkit.storage import fetchers, patient
 from shardkit.storage.store import open_store
 
@@ -127,7 +127,7 @@ def test_an_index_that_is_not_the_manifests_is_refused(cars: str, monkeypatch: p
     put(folder, {"cars.parquet": spoil(data)})
     with pytest.raises(ManifestError, match=r"cars\.parquet: the index is not the one"):
         list(shardkit.dataset(far))
-    monkeypatch.setattr(index_file, "FETCHED_WHOLE_BYTES", 10)
+    monkeypatch.setattr(sources, "FETCHED_WHOLE_BYTES", 10)
     put(folder, {"cars.parquet": data[:-1]})
     with pytest.raises(ManifestError, match=r"cars\.parquet: the index is not the one"):
         list(shardkit.dataset(far))

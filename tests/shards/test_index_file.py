@@ -18,6 +18,7 @@ from shardkit.checksums import crc32c
 from shardkit.errors import DestinationError, ManifestError, ShardkitError
 from shardkit.shards import index_file
 from shardkit.shards.index import INTEGERS, NULLABLE
+from shardkit.shards.parquet import sources
 
 SHARDS, PER_SHARD = 3, 4
 
@@ -55,12 +56,12 @@ READERS: dict[str, Callable[[Path], Any]] = {
 }
 
 
-@pytest.mark.parametrize("whole_bytes", [index_file.WHOLE_BYTES, 10], ids=["small", "large"])
+@pytest.mark.parametrize("whole_bytes", [sources.WHOLE_BYTES, 10], ids=["small", "large"])
 @pytest.mark.parametrize("reader", READERS)
 def test_every_reader_refuses_an_index_that_is_not_the_manifests(
     packed: Path, reader: str, whole_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_file, "WHOLE_BYTES", whole_bytes)
+    monkeypatch.setattr(sources, "WHOLE_BYTES", whole_bytes)
     READERS[reader](packed)
     path = Path(f"{packed}.parquet")
     data = bytearray(path.read_bytes())
@@ -76,7 +77,7 @@ def test_every_reader_refuses_an_index_that_is_not_the_manifests(
 def test_a_large_index_of_another_packing_is_refused_though_its_size_is_the_same(
     packed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_file, "WHOLE_BYTES", 10)
+    monkeypatch.setattr(sources, "WHOLE_BYTES", 10)
     table = pq.read_table(f"{packed}.parquet")
     vouched_for(packed, table, compression="none", use_dictionary=False)
     labels_of(packed)
@@ -92,14 +93,14 @@ def test_a_large_index_of_another_packing_is_refused_though_its_size_is_the_same
 def test_an_index_is_summed_once_for_each_process_unless_it_changes(
     packed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_file, "WHOLE_BYTES", 10)
+    monkeypatch.setattr(sources, "WHOLE_BYTES", 10)
     summed: list[int] = []
 
     def counted(file: Any, size: int) -> int:
         summed.append(size)
         return crc32c(file.read(size))
 
-    monkeypatch.setattr(index_file, "crc32c_of_file", counted)
+    monkeypatch.setattr(sources, "crc32c_of_file", counted)
     found = labels_of(packed)
     assert labels_of(packed) == found and len(summed) == 1
     os.utime(f"{packed}.parquet", ns=(1, 1))
@@ -109,7 +110,7 @@ def test_an_index_is_summed_once_for_each_process_unless_it_changes(
 
 
 def test_a_large_index_that_is_cut_while_it_is_open_is_an_error(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_file, "WHOLE_BYTES", 10)
+    monkeypatch.setattr(sources, "WHOLE_BYTES", 10)
     ds = shardkit.dataset(packed)
     next(iter(ds))
     os.truncate(f"{packed}.parquet", 100)

@@ -29,8 +29,9 @@ from shardkit.errors import (
 from shardkit.location import Location
 from shardkit.sample import fs_text
 from shardkit.shards import names
-from shardkit.shards.index_file import IndexFile, index_source, is_index, open_index
+from shardkit.shards.index_file import IndexFile, open_index
 from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry, all_names, decode_manifest, file_names, is_ours
+from shardkit.shards.parquet.sources import index_source, is_index
 from shardkit.storage.files import translated
 from shardkit.storage.patient import Patient, open_patient
 from shardkit.storage.store import ObjectInfo, StorageOptions, read

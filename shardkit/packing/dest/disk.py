@@ -34,9 +34,9 @@ from shardkit.packing.dest.work_folder import (
 from shardkit.packing.parts.part import Part
 from shardkit.packing.write.receipt import Receipt, Skipped
 from shardkit.sample import fs_text
-from shardkit.shards.index_file import is_index
 from shardkit.shards.manifest import Manifest, ShardEntry, all_names
 from shardkit.shards.names import LOCK, REPLACED, base_of, files_of_stem, manifest_name, skipped_beside, work_name
+from shardkit.shards.parquet.sources import is_index
 from shardkit.storage.files import FolderLock, sync_folder, translated, whole_file
 from shardkit.storage.patient import open_patient
 from shardkit.system import POSIX

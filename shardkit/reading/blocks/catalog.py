@@ -37,9 +37,10 @@ from shardkit.shards.columns.types import PREFIX, Types, fields_of
 from shardkit.shards.corrections.overlay import AppliedOverlay, Overlay
 from shardkit.shards.corrections.read import AddedFields, completed_tables, read_overlay
 from shardkit.shards.index import schema
-from shardkit.shards.index_file import INDEX_CURE, IndexFile, index_entries, open_index_at
+from shardkit.shards.index_file import IndexFile, index_entries, open_index_at
 from shardkit.shards.manifest import CORRECTED_VERSION, Manifest
 from shardkit.shards.objects import Objects
+from shardkit.shards.parquet.sources import INDEX_CURE
 from shardkit.shards.quality import QUALITY
 from shardkit.storage.access import Remote
 from shardkit.storage.mapping import Mapping

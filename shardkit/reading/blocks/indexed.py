@@ -15,7 +15,7 @@ from shardkit.reading.batches.labels import FIELD
 from shardkit.reading.blocks.block import NO_IMAGE_CURE, Buffer, Images, Rows, Unchecked, Wanted, images_of
 from shardkit.reading.blocks.held import Columns, SampleBytes, Spans, gather, texts_at
 from shardkit.sample import IMAGE_FIELDS, AnySample, field_of
-from shardkit.shards.index_file import INDEX_CURE
+from shardkit.shards.parquet.sources import INDEX_CURE
 from shardkit.shards.seek import belongs
 from shardkit.threads import cached_property
 

@@ -14,9 +14,10 @@ from shardkit.shards.corrections.block import FieldsEntry
 from shardkit.shards.corrections.fields import CURE as FIELDS_CURE
 from shardkit.shards.corrections.fields import GROUP_BYTES, GROUP_ROWS, AppliedFields, FieldsFile
 from shardkit.shards.corrections.overlay import CURE, AppliedOverlay, Overlay, decode_overlay, require_fits
-from shardkit.shards.index_file import INDEX_CURE, FileKind, IndexFile, index_entries, open_index_at, source_at
+from shardkit.shards.index_file import IndexFile, index_entries, open_index_at
 from shardkit.shards.manifest import Manifest
 from shardkit.shards.objects import Objects
+from shardkit.shards.parquet.sources import INDEX_CURE, FileKind, source_at
 
 if TYPE_CHECKING:
     import pyarrow as pa

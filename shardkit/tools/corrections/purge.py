@@ -36,7 +36,7 @@ from shardkit.shards.corrections.overlay import Overlay, encode_overlay
 from shardkit.shards.corrections.read import AddedFields
 from shardkit.shards.corrections.version import fields_name, overlay_name
 from shardkit.shards.index import table_writer
-from shardkit.shards.index_file import INDEX_CURE, index_entries
+from shardkit.shards.index_file import index_entries
 from shardkit.shards.manifest import (
     CORRECTED_VERSION,
     JPEGS,
@@ -57,6 +57,7 @@ from shardkit.shards.names import (
     skipped_name,
 )
 from shardkit.shards.objects import Objects
+from shardkit.shards.parquet.sources import INDEX_CURE
 from shardkit.tools.corrections.place import Base, CorrectedPlace
 
 MOVED = ("offset", "image_offset")

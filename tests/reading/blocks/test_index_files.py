@@ -16,7 +16,7 @@ import shardkit
 from shardkit.errors import ManifestError, NotFoundError, ShardkitError
 from shardkit.location import locate
 from shardkit.reading.blocks import catalog
-from shardkit.shards import index_file
+from shardkit.shards.parquet import sources
 from shardkit.storage import ranged
 from shardkit.storage.store import ObjectInfo
 
@@ -36,7 +36,7 @@ def grown(tmp_path: Path, draw_tree: Any) -> str:
 
 def in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read index files in a store in parts, however small."""
-    monkeypatch.setattr(index_file, "FETCHED_WHOLE_BYTES", 10)
+    monkeypatch.setattr(sources, "FETCHED_WHOLE_BYTES", 10)
     monkeypatch.setattr(ranged, "GAP_BYTES", 0)
 
 

@@ -25,6 +25,7 @@ from shardkit.shards import index_file
 from shardkit.shards.index import INTEGERS, ShardRows, write_index
 from shardkit.shards.manifest import IndexEntry, ShardEntry
 from shardkit.shards.objects import Objects
+from shardkit.shards.parquet import sources
 from shardkit.storage import fetchers, ranged
 from shardkit.storage.access import Remote
 
@@ -193,7 +194,7 @@ def test_of_a_large_index_only_parts_are_read(watched: Any, monkeypatch: Any) ->
     data, place = sink.getvalue(), locate(f"memory://{os.urandom(6).hex()}")
     put(place, {"x.parquet": data})
     requests = watched()
-    monkeypatch.setattr(index_file, "FETCHED_WHOLE_BYTES", 10)
+    monkeypatch.setattr(sources, "FETCHED_WHOLE_BYTES", 10)
     monkeypatch.setattr(ranged, "GAP_BYTES", 100)
     entry = IndexEntry("x.parquet", 40, len(data), f"{google_crc32c.value(data):08x}")
     shards = [ShardEntry(f"x-{n}.tar", 2000, 0, "") for n in range(40)]

@@ -165,11 +165,11 @@ def test_fields_are_uploaded_and_downloaded(overwriting: bool, filled: str, tmp_
 
 @pytest.mark.parametrize("small", [True, False], ids=["fetched whole", "in parts"])
 def test_fields_are_read_from_a_bucket(small: bool, packed_once: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from shardkit.shards import index_file
     from shardkit.shards.corrections import fields
+    from shardkit.shards.parquet import sources
 
     if not small:
-        monkeypatch.setattr(index_file, "FETCHED_WHOLE_BYTES", 10)
+        monkeypatch.setattr(sources, "FETCHED_WHOLE_BYTES", 10)
         monkeypatch.setattr(fields, "GROUP_ROWS", 1)
     train = "memory://fields/train"
     shardkit.pack(packed_once / "tree", train, max_count=2, workers=1, overwrite=True)
