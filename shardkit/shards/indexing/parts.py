@@ -15,6 +15,7 @@ from threading import Event
 
 from shardkit.errors import DamagedError
 from shardkit.formats.protocol import Fetch, Format, Skimmed, SkimState
+from shardkit.storage.windows import Windows
 from shardkit.threads import Stopped
 
 PART_BYTES = 64 << 20
@@ -41,35 +42,30 @@ def parts_of(size: int, most: int) -> int:
 
 
 def skimmed_in_parts(
-    form: Format, fetch: Fetch, another: Callable[[], Fetch], size: int, *, place: str, parts: int
+    form: Format, fetch: Fetch, span: Callable[[int, int], bytes], size: int, *, place: str, parts: int
 ) -> Iterator[Skimmed]:
-    """The samples of a shard, as from `Format.skim`, found by as many readers. fetch: of the first; another: makes that
-    of each further one."""
+    """The samples of a shard, as from `Format.skim`, found by as many readers. fetch: of the first. span: gives the bytes
+    start … end - 1 of the shard."""
     if parts == 1:
         yield from form.skim(fetch, size, place=place)
         return
     cuts = [size * number // parts // ALIGN_BYTES * ALIGN_BYTES for number in range(1, parts)]
     pool, stop = ThreadPoolExecutor(parts - 1, "shardkit-parts"), Event()
+
+    def wanted(start: int, end: int) -> bytes:
+        if stop.is_set():  # nobody needs it any more
+            raise Stopped
+        return span(start, end)
+
     try:
         ahead = [
-            (cut, pool.submit(_found_from, form, _until(stop, another()), cut, end, size, place))
+            (cut, pool.submit(_found_from, form, wanted, cut, end, size, place))
             for cut, end in pairwise([*cuts, size + 1])
         ]
         yield from _joined(form, fetch, size, place, ahead)
     finally:
         stop.set()
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _until(stop: Event, fetch: Fetch) -> Fetch:
-    """The same, until nobody needs it any more."""
-
-    def fetched(at: int, n: int) -> bytes:
-        if stop.is_set():
-            raise Stopped
-        return fetch(at, n)
-
-    return fetched
 
 
 def _joined(
@@ -114,15 +110,15 @@ def _met(sample: Skimmed, state: SkimState, ahead: list[tuple[int, Future[_Part]
     return None
 
 
-def _found_from(form: Format, fetch: Fetch, cut: int, end: int, size: int, place: str) -> _Part:
+def _found_from(form: Format, span: Callable[[int, int], bytes], cut: int, end: int, size: int, place: str) -> _Part:
     """The samples that begin from a place on, up to `end`."""
     part = _Part()
-    start = _search(form, fetch, cut, min(end, size), size)
+    start = _search(form, span, cut, min(end, size), size)
     if start is None:
         return part
     part.state.at = start
     try:
-        for sample in form.skim(fetch, size, place=place, state=part.state):
+        for sample in form.skim(Windows(span, size), size, place=place, state=part.state):
             offset = sample.description.offset
             if offset >= end:
                 part.following = offset
@@ -135,11 +131,12 @@ def _found_from(form: Format, fetch: Fetch, cut: int, end: int, size: int, place
     return part if part.samples else _Part()
 
 
-def _search(form: Format, fetch: Fetch, cut: int, end: int, size: int) -> int | None:
+def _search(form: Format, span: Callable[[int, int], bytes], cut: int, end: int, size: int) -> int | None:
     """Where a sample or a member seems to begin."""
     data = b""
     while cut + len(data) < end and len(data) < SEARCH_MOST:
-        data += fetch(cut + len(data), SEARCH_BYTES)
+        at = cut + len(data)
+        data += span(at, min(at + SEARCH_BYTES, size))
         found = form.find_start(data, size - cut)
         if found is not None:
             return cut + found

@@ -83,11 +83,11 @@ def index_shard(task: ShardTask) -> tuple[IndexedShard, ShardRows]:
     objects = Objects(task.remote)
     store, name, info = objects.patient(task.shard.parent), task.shard.name, task.info
 
-    def windows() -> Windows:
-        return Windows(lambda start, end: bytes(read(store, name, start, end)), info.bytes)
+    def span(start: int, end: int) -> bytes:
+        return bytes(read(store, name, start, end))
 
-    first = windows()
-    head = first(0, HEAD_BYTES)
+    windows = Windows(span, info.bytes)
+    head = windows(0, HEAD_BYTES)
     form = format_of_name(name) or format_of_head(head)
     if task.reads_all or not head or is_packed_as(form, head[:12]):
         with _whole:
@@ -97,7 +97,7 @@ def index_shard(task: ShardTask) -> tuple[IndexedShard, ShardRows]:
         task,
         info,
         form,
-        lambda place: skimmed_in_parts(FORMATS[form], first, windows, info.bytes, place=place, parts=parts),
+        lambda place: skimmed_in_parts(FORMATS[form], windows, span, info.bytes, place=place, parts=parts),
     )
 
 

@@ -31,15 +31,18 @@ def found(form: str, data: bytes, count: int) -> Any:
     def fetch(at: int, n: int) -> bytes:
         return data[at : at + n]
 
-    samples = list[Any]()
+    def span(start: int, end: int) -> bytes:
+        return data[start:end]
+
+    samples, place = list[Any](), "x.tar"
     try:
         for sample in parts.skimmed_in_parts(
-            FORMATS[form],
+            FORMATS[form],  # type: ignore[index]
             fetch,
-            lambda: fetch,
+            span,
             len(data),
-            place="x.tar",
-            parts=count,  # type: ignore[index]
+            place=place,
+            parts=count,
         ):
             samples.append((sample.description._replace(names=list(sample.description.names)), sample.head))
     except DamagedError as exc:
