@@ -44,8 +44,8 @@ def parts_of(size: int, most: int) -> int:
 def skimmed_in_parts(
     form: Format, fetch: Fetch, span: Callable[[int, int], bytes], size: int, *, place: str, parts: int
 ) -> Iterator[Skimmed]:
-    """The samples of a shard, as from `Format.skim`, found by as many readers. fetch: of the first. span: gives the bytes
-    start … end - 1 of the shard."""
+    """The samples of a shard, as from `Format.skim`, found by as many readers. fetch: of the first. span: gives the
+    bytes start … end - 1 of the shard."""
     if parts == 1:
         yield from form.skim(fetch, size, place=place)
         return
