@@ -8,6 +8,7 @@ from itertools import islice
 
 from shardkit.errors import ShardkitError
 from shardkit.location import Location
+from shardkit.shards.buffers import ShardFile, require_size, require_version
 from shardkit.shards.objects import Objects, has_lists
 from shardkit.storage.store import ObjectInfo
 from shardkit.threads import in_threads
@@ -38,6 +39,14 @@ def facts_of(shards: Sequence[Location], objects: Objects) -> list[ObjectInfo]:
         return known.get(shard.name) or store.info(shard.name)
 
     return list(in_threads(fact, shards, ASKED if len(known) < len(shards) else 1))
+
+
+def require_unchanged(files: Sequence[ShardFile], objects: Objects) -> None:
+    """NotFoundError for a shard of a store that is gone, ManifestError for one that was replaced since it was packed or
+    indexed, as far as size and version tell. files: all in one folder."""
+    for file, info in zip(files, facts_of([file.location for file in files], objects), strict=True):
+        require_size(file, info.bytes)
+        require_version(file, info.version)
 
 
 def tell_unversioned(shards: Sequence[Location], infos: Sequence[ObjectInfo]) -> None:

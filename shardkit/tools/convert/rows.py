@@ -15,7 +15,7 @@ from shardkit.formats.format import FORMATS, Description, Format, format_of_head
 from shardkit.location import Location
 from shardkit.reading.blocks.catalog import IndexCatalog
 from shardkit.sample import NO_LABEL, label_of, path_of_member
-from shardkit.shards.buffers import ShardFile, require_size, require_version
+from shardkit.shards.buffers import ShardFile
 from shardkit.shards.class_names import (
     Mixed,
     ShardLabels,
@@ -27,7 +27,7 @@ from shardkit.shards.class_names import (
 from shardkit.shards.columns.types import Types
 from shardkit.shards.find.find import require_near, resolve
 from shardkit.shards.find.shards import SourceLike
-from shardkit.shards.indexing.facts import facts_of
+from shardkit.shards.indexing.facts import require_unchanged
 from shardkit.shards.keys import require_unique
 from shardkit.shards.manifest import ClassEntry, Manifest
 from shardkit.shards.objects import Objects
@@ -140,10 +140,7 @@ def open_stored(source: SourceLike, *, threads: int, remote: Remote) -> Stored:
 def _require_there(files: Sequence[ShardFile], remote: Remote) -> None:
     """NotFoundError for a shard that is missing; ManifestError for one in a store that was replaced since."""
     if files and not files[0].location.is_local:
-        infos = facts_of([file.location for file in files], Objects(remote))
-        for file, info in zip(files, infos, strict=True):
-            require_size(file, info.bytes)
-            require_version(file, info.version)
+        require_unchanged(files, Objects(remote))
         return
     for file in files:
         if not os.path.exists(file.location.path):

@@ -26,10 +26,11 @@ from shardkit.formats.format import FORMATS, Description, StoredSample
 from shardkit.images.header import image_header
 from shardkit.options.fields import checked_by
 from shardkit.sample import IMAGE_FIELDS, NO_LABEL, field_of, fs_text, label_of, path_of_text, text_of_path
-from shardkit.shards.buffers import ShardFile, require_version
+from shardkit.shards.buffers import ShardFile
 from shardkit.shards.corrections.overlay import Overlay
 from shardkit.shards.find.find import require_near
 from shardkit.shards.find.shards import SourceLike
+from shardkit.shards.indexing.facts import require_unchanged
 from shardkit.shards.manifest import Manifest
 from shardkit.shards.objects import require_disk
 from shardkit.shards.open import IndexRows, Opened, ShardPlace, open_dataset
@@ -104,6 +105,7 @@ def unpack(
     if opened.findings:
         first = opened.findings[0]
         raise DatasetError(first.shard, first.fact, first.cure)
+    _require_unchanged(opened)
     take = wanted(opened.manifest, classes, keys)
     require_disk("unpack", dest, "give a folder on this machine")
     target = os.path.abspath(os.fsdecode(dest))
@@ -184,7 +186,6 @@ def _unpack_shard(
 ) -> tuple[int, int, int, list[bytes]]:
     """(samples, files, bytes) written, and with metadata the lines of the list."""
     manifest, rows = opened.manifest, shard.rows()
-    _require_version(opened, shard)
     data = open_shard(shard.location, opened.format, objects=opened.objects)
     if manifest is not None and rows is None:
         place = shard.location if shard.index is None else shard.index[0].place
@@ -214,13 +215,15 @@ def _unpack_shard(
     return count, files, size, [] if listed is None else listed.lines
 
 
-def _require_version(opened: Opened, shard: ShardPlace) -> None:
+def _require_unchanged(opened: Opened) -> None:
     """ManifestError for a shard in a store that was replaced since it was indexed."""
-    if opened.manifest is None or shard.entry is None or shard.location.is_local:
+    manifest, shards = opened.manifest, opened.shards
+    if manifest is None or not shards or shards[0].location.is_local:
         return
-    version = opened.manifest.shard_versions[opened.manifest.shards.index(shard.entry)]
-    file = ShardFile(shard.location, shard.entry.bytes, -1, version=version)
-    require_version(file, opened.objects.info(shard.location).version)
+    versions = dict(zip((entry.name for entry in manifest.shards), manifest.shard_versions, strict=True))
+    entries = [(shard.location, shard.entry) for shard in shards if shard.entry is not None]
+    files = [ShardFile(place, entry.bytes, -1, version=versions[entry.name]) for place, entry in entries]
+    require_unchanged(files, opened.objects)
 
 
 def _without_listed(listed: Rows, key: str, label: int, members: Sequence[_File], data: ShardBytes) -> Sequence[_File]:
