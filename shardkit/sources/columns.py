@@ -81,6 +81,11 @@ class PathColumnBuilder:
         self._blob.frombytes(path)
         self._lengths.append(len(path))
 
+    def extend_bytes(self, paths: Sequence[bytes]) -> None:
+        """Add paths."""
+        self._blob.frombytes(b"".join(paths))
+        self._lengths.extend(map(len, paths))
+
     def extend(self, prefix: str, names: Sequence[str]) -> None:
         """Add the paths `prefix + name`, as text in the form of `os.fsdecode`."""
         if not names:

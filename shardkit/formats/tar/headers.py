@@ -230,6 +230,9 @@ def parse_number(field: bytes) -> int | None:
     """A number field: octal digits between spaces, up to a NUL, or GNU's base-256; None if it is neither of these."""
     if field[0] in (0x80, 0xFF):
         return int.from_bytes(field[1:], "big") - (256 ** (len(field) - 1) if field[0] == 0xFF else 0)
+    digits = field[:-1]
+    if field[-1] == 0 and digits.isdigit() and b"8" not in digits and b"9" not in digits:  # as nearly all write them
+        return int(digits, 8)
     match = _OCTAL.fullmatch(_until_nul(field))
     return int(match[1] or b"0", 8) if match else None
 

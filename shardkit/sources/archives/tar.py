@@ -241,11 +241,13 @@ def entries(source: Input, place: str, joined: Callable[[int], None] | None = No
             found = _records(source, header.type, header.size, place)
             (shared if header.type == b"g" else records).update(found)
             continue
-        known = {**shared, **records}
-        records = {}
-        size = 0 if header.type in NO_DATA else int(known.get(b"size") or header.size)
-        name = known.get(b"path") or header.name
-        link = known.get(b"linkpath") or block[157:257].partition(b"\0")[0]
+        size, name, link = header.size, header.name, block[157:257].partition(b"\0")[0] if block[157] else b""
+        if shared or records:
+            known = {**shared, **records}
+            records = {}
+            size = int(known.get(b"size") or size)
+            name, link = known.get(b"path") or name, known.get(b"linkpath") or link
+        size = 0 if header.type in NO_DATA else size
         start = source.at
         yield Entry(name, size, b"0" if header.type in REGULAR else header.type, link, start)
         left = start + pad_size(size) - source.at
