@@ -1,16 +1,19 @@
 """Compare the fused JPEG decoder with the general path and with bare loops, over a folder of JPEGs: time and pixels.
 
     python benchmarks/fused.py FOLDER [--size 224] [--count 640] [--batch 64] [--rounds 5] [--picture DIFF.png]
+    python benchmarks/fused.py FOLDER --options [--size 32] [--count 2048] [--batch 128]
 
 Time is processor time per image in one thread, with the contestants in turns, as the median of the rounds: other load
 on the machine affects it little. Pixels: mean absolute difference from Pillow's decode, crop and antialiased bilinear
-resize, in steps of 1/255. The picture shows some crops: Pillow's, the fused decoder's, and 32 times their difference on
-gray.
+resize, in steps of 1/255. The picture shows some crops: Pillow's, the fused decoder's, and 32 times their difference
+on gray. With --options: the rates of other filters, `exact`, number types and layouts as parts of that of a bilinear
+random crop; where all images have the size, of whole ones.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import statistics
 import time
@@ -106,6 +109,54 @@ def speed(datas: list[bytes], size: int, batch: int, rounds: int) -> None:
             print(f"{crop:9}{name:38}{median:9.0f}{min(found):8.0f}{median / ours:10.2f}x")
 
 
+def kinds_of_options(size: int, *, whole: bool) -> dict[str, dict[str, Any]]:
+    """What is asked of the decoder; the first is the fast path."""
+    base = {"size": size} if whole else {"size": size, "crop": "random", "flip": True}
+    smaller = base | {"size": size * 3 // 4} if whole else base
+    imagenet = {"mean": "imagenet", "std": "imagenet"}
+    kinds: dict[str, dict[str, Any]] = {"fast path": base}
+    if whole:
+        kinds |= {"no size": {}, "resized": smaller}
+    for name in ("bicubic", "lanczos", "area"):
+        kinds |= {
+            name: smaller | {"interpolation": name},
+            f"exact {name}": smaller | {"interpolation": name, "exact": True},
+        }
+    return kinds | {
+        "exact": smaller | {"exact": True},
+        "float32": base | {"dtype": "float32"},
+        "float32 imagenet": base | imagenet,
+        "float32 imagenet chw": base | imagenet | {"layout": "chw"},
+        "float16 imagenet": base | imagenet | {"dtype": "float16"},
+    }
+
+
+def options_speed(datas: list[bytes], size: int, batch: int, rounds: int) -> None:
+    """Print the rate of each kind of options, of that of the first."""
+    from PIL import Image
+
+    shapes = {Image.open(io.BytesIO(data)).size for data in datas}
+    kinds = kinds_of_options(size, whole=shapes == {(size, size)})
+    decoders = {name: ImageDecoder(DecodeOptions(**asked)) for name, asked in kinds.items()}
+    decoders = {name: one if one.shape else one.of_size((size, size)) for name, one in decoders.items()}
+    outs = {name: np.empty((batch, *(one.shape or ())), one.dtype) for name, one in decoders.items()}
+    times: dict[str, list[float]] = {name: [] for name in decoders}
+    for _ in range(rounds + 1):
+        for name, one in decoders.items():
+            draws, began = one.draws(1, np.arange(len(datas))), time.process_time()
+            for i in range(0, len(datas), batch):
+                part = datas[i : i + batch]
+                assert not one.batch_into(
+                    part, outs[name][: len(part)], None if draws is None else draws[i : i + batch]
+                )
+            times[name].append((time.process_time() - began) / len(datas) * 1e6)
+    fast = next(iter(times.values()))
+    print(f"{'options':24}{'us/image':>9}{'of the fast path':>18}")
+    for name, found in times.items():
+        ratio = statistics.median(a / b for a, b in zip(fast[1:], found[1:], strict=True))  # without the first round
+        print(f"{name:24}{statistics.median(found[1:]):9.1f}{ratio:18.2f}", flush=True)
+
+
 def pixels(datas: list[bytes], size: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Print the differences; return a few pairs (Pillow's, ours) for the picture."""
     print(f"\n{'crop':9}{'color':7}{'fused: mean':>12}{'worst 1%':>10}{'bias':>8}{'simplejpeg: mean':>18}")
@@ -141,11 +192,15 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--picture", type=Path)
+    parser.add_argument("--options", action="store_true", help="compare the options of decode()")
     options = parser.parse_args()
     if not fused.available("jpeg"):
         parser.error(f"the fused decoder is not there: {fused.build_info()['reason']}")
     datas = read_images(options.folder, options.count)
     print(f"{len(datas)} images to {options.size} x {options.size}; {fused.build_info()}")
+    if options.options:
+        options_speed(datas, options.size, options.batch, options.rounds)
+        return
     speed(datas, options.size, options.batch, options.rounds)
     shown = pixels(datas, options.size)
     if options.picture:
