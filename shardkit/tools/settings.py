@@ -115,7 +115,7 @@ class AddFieldsSettings:
 
     by: By = None
     columns: Annotated[
-        Sequence[str] | None, Takes.WORDS, Help("Columns of the list to add.", "NAME,...", unset="all")
+        Sequence[str] | str | None, Takes.WORDS, Help("Columns of the list to add.", "NAME,...", unset="all")
     ] = None
     overwrite: Annotated[bool, Help("Replace values that samples have already.")] = False
     message: Message = ""

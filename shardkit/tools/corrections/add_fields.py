@@ -31,7 +31,7 @@ def add_fields(
     fields: FieldLists,
     *,
     by: By | None = None,
-    columns: Sequence[str] | None = None,
+    columns: Sequence[str] | str | None = None,
     overwrite: bool = False,
     message: str = "",
     storage_options: Mapping[str, Any] | None = None,
@@ -40,7 +40,8 @@ def add_fields(
 
     source, by, message, storage_options: as for `relabel`. fields: a list (CSV, TSV, JSON lines, Parquet), a DataFrame
     or Arrow table, columns by name, a dict of records by key, or a list of records. It has a column `key` or `path`;
-    its other columns are the fields. columns: those of them to add (default: all).
+    its other columns are the fields. columns: those of them to add, such as ["age", "city"] or "age,city" (default:
+    all).
 
     The fields are typed columns `meta.NAME` like those of a packed list: for `where()`, `decode(columns=…)` and
     `batch(columns=…)`. A sample that the list does not name has null, and so has one for which its value is null. A

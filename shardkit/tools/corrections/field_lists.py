@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,14 +45,16 @@ class FieldList:
         return {name: type_text(column.type) or "" for name, column in self.columns.items()}
 
 
-def read_fields(given: FieldLists, by: By | None, wanted: Sequence[str] | None, known: Types) -> FieldList:
+def read_fields(given: FieldLists, by: By | None, wanted: Sequence[str] | str | None, known: Types) -> FieldList:
     """The samples that a list names, with the values of their fields. wanted: the columns to take; None for all. known:
     the further columns that the dataset has.
 
     Raises SourceError, UsageError; what is wrong with values is in `faults`.
     """
     texts = [prefix + name for name, text in known.items() if text == "string" for prefix in ("", PREFIX)]
-    table, place, _ = table_of(_as_table(given, by), (), texts)
+    made = _as_table(given, by)
+    table, place, _ = table_of(made, (), texts)
+    place = place if made is given else "the fields"
     by, column = names_in(table, place, by)
     names = names_of(table, column, place, by)
     chosen = _chosen(table, column, place, wanted)
@@ -110,12 +112,15 @@ def _column(name: str, values: Any) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), array.shape[1])
 
 
-def _chosen(table: pa.Table, named_by: str, place: str, wanted: Sequence[str] | None) -> dict[str, str]:
+def _chosen(table: pa.Table, named_by: str, place: str, wanted: Sequence[str] | str | None) -> dict[str, str]:
     """Column of the list -> name of the field. SourceError for one that is not there, and if there is none."""
     if wanted is None:
         columns = [name for name in table.column_names if name != named_by and name.lower() not in NAMES]
     else:
-        columns = list(dict.fromkeys(wanted))
+        if not isinstance(wanted, Iterable):
+            raise UsageError("columns", f"{wanted!r} is not a list of names", "give the columns of the list by name")
+        given = [name.strip() for name in wanted.split(",")] if isinstance(wanted, str) else wanted
+        columns = [str(name) for name in dict.fromkeys(given)]
         missing = [name for name in columns if name not in table.column_names or name == named_by]
         if missing:
             shown = ", ".join(map(printable, table.column_names))

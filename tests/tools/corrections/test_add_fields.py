@@ -167,8 +167,10 @@ def test_values_of_all_samples_take_the_place_of_the_files_before(train: str) ->
 
 def test_some_columns_of_a_list_are_chosen(train: str) -> None:
     rows = {"key": ["cat/0000"], "label": ["x"], "age": [1], "city": ["Bern"]}
-    done = shardkit.add_fields(train, rows, columns=["city", "age"])
-    assert dict(done.manifest.columns) == {"city": "string", "age": "int64"}
+    assert dict(shardkit.add_fields(train, rows, columns="age").manifest.columns) == {"age": "int64"}
+    done = shardkit.add_fields(train, rows, columns="city, age")
+    assert dict(done.manifest.columns) == {"age": "int64", "city": "string"}
+    assert shardkit.add_fields(train, rows, columns=["city", "age"]).unchanged == 1
 
 
 def test_texts_of_a_csv_stay_texts_in_a_column_of_text(train: str, tmp_path: Path) -> None:

@@ -106,6 +106,8 @@ def test_a_backslash_in_a_key_is_shown_as_it_is(train: str) -> None:
 def test_a_column_that_the_list_does_not_have_can_not_be_chosen(train: str) -> None:
     with pytest.raises(SourceError, match="no column 'size' beside its key; its columns are key, age"):
         shardkit.add_fields(train, {"key": ["cat/0000"], "age": [1]}, columns=["size"])
+    with pytest.raises(UsageError, match="5 is not a list of names"):
+        shardkit.add_fields(train, {"key": ["cat/0000"], "age": [1]}, columns=5)  # type: ignore[arg-type]
 
 
 @pytest.fixture
