@@ -19,6 +19,9 @@
 
 enum { AHEAD_PATH = 4096 }; /* of the paths that are kept, with their NUL */
 
+/* The largest file that is read: opening costs more than its bytes. Larger ones would be copied twice for little. */
+enum { AHEAD_FILE = 1 << 15 };
+
 typedef enum { FOLDER_WAITS, FOLDER_BUSY, FOLDER_LISTED, FOLDER_GONE } folder_state;
 
 /* A folder. path: below the root, "" for the root. */
@@ -175,7 +178,8 @@ static int64_t ahead_size_of(void *context, int folder, const char *name)
     if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode)) {
         size = status.st_size;
         const size_t around = sizeof(ahead_record) + strlen(self->now) + 1 + strlen(name);
-        if ((uint64_t)size >= self->room - self->used || around >= self->room - self->used - (size_t)size)
+        if (size > AHEAD_FILE || (uint64_t)size >= self->room - self->used ||
+            around >= self->room - self->used - (size_t)size)
             self->used = self->room;
         else if (size > 0)
             ahead_keep(self, fd, name, (size_t)size, around + (size_t)size);
