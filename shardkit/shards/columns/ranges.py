@@ -104,7 +104,8 @@ def _cases(found: Range | None, names: Sequence[str], kind: pa.DataType) -> list
             low, high = pa.scalar(found.low, kind), pa.scalar(found.high, kind)
         except (pa.ArrowException, TypeError):  # the values of several indexes have a common type
             return []
-        same = found.low == found.high
+        # A field that equals a value is replaced by it, but 0.0 and -0.0 are equal, and differ in isin() and as text.
+        same = found.low == found.high and (found.low != 0 or not pa.types.is_floating(kind))
         cases.append(_all([field == low if same else (field >= low) & (field <= high) for field in fields]))
         if pa.types.is_floating(kind):
             cases.append(_all([field == pa.scalar(float("nan"), kind) for field in fields]))

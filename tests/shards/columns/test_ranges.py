@@ -115,3 +115,21 @@ def test_text_and_columns_without_statistics_rule_nothing_out() -> None:
     pq.write_table(pa.table({"meta.city": ["Bern"], "meta.age": [1]}), sink, write_statistics=["meta.city"])
     group = pq.ParquetFile(sink).metadata.row_group(0)
     assert ranges_of(group, {"meta.city": 0, "meta.age": 1}) == {}
+
+
+@pytest.mark.parametrize("zeros", [(-0.0, 0.0), (0.0, 0.0), (-0.0, -0.0)], ids=["both", "positive", "negative"])
+@pytest.mark.parametrize(
+    "expression",
+    [
+        pc.field("score").isin(pa.array([0.0])), pc.field("score").isin(pa.array([-0.0])),
+        pc.field("score").cast("string") == "0", pc.field("score").cast("string") == "-0",
+    ],
+    ids=["isin zero", "isin negative zero", "text of zero", "text of negative zero"],
+)  # fmt: skip
+def test_a_row_group_of_zeros_may_hold_negative_and_positive_ones(
+    zeros: tuple[float, float], expression: pc.Expression
+) -> None:
+    part = pa.Table.from_pylist([{"meta.score": value} for value in zeros], schema=SCHEMA)
+    seen = part.append_column("score", part["meta.score"])
+    if seen.filter(expression).num_rows:
+        assert excluding(expression, NAMES, SCHEMA)(groups_of([part])) == [True]
