@@ -13,6 +13,7 @@ import hashlib
 import html
 import json
 import os
+import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from shardkit.errors import DatasetError, UsageError, printable
 from shardkit.location import Location
 from shardkit.options.fields import checked_by
 from shardkit.shards.find.find import resolve
-from shardkit.shards.manifest import Manifest, require_as_packed, require_beside
+from shardkit.shards.manifest import OWN_CURE, Manifest
 from shardkit.shards.objects import has_lists
 from shardkit.storage.access import Remote
 from shardkit.storage.files import whole_file
@@ -33,7 +34,11 @@ from shardkit.tools.splits import splits_in
 from shardkit.units import short_repr
 
 WEB = Path(__file__).with_name("web")
-SCRIPTS = ("zstd", "parquet", "net", "data", "filter", "images", "grid", "selection", "lightbox", "panel", "app")
+SCRIPTS = (
+    "zstd", "parquet", "net", "corrections", "data", "near", "filter", "images", "grid", "selection", "lightbox",
+    "panel", "app",
+)  # fmt: skip
+"""In the order of the page: what a script needs when it is loaded comes before it."""
 ENDINGS = (".html", ".htm")
 
 
@@ -73,10 +78,11 @@ def view_page(
 
     The page reads manifest, index and images by HTTP ranges, from where they are relative to `out`; for `https://…`,
     from there; for a bucket, beside the page, which has to be uploaded to their folder. A page that is opened as a file
-    can read nothing: it needs a server, such as that of `shardkit view --html --serve`.
+    can read nothing: it needs a server, such as that of `shardkit view --html --serve`. A corrected dataset is shown as
+    corrected, and shards elsewhere than their index are read from where they are.
 
-    Raises UsageError for class directories and parts of a dataset, DatasetError for shards without an index and
-    compressed shards, and the errors of `dataset`.
+    Raises UsageError for class directories, parts of a dataset, and shards that a browser can't reach from the page;
+    DatasetError for shards without an index and compressed shards; and the errors of `dataset`.
     """
     remote = Remote(storage_options)
     found = splits_in(os.fspath(source), remote) or {"": os.fspath(source)}
@@ -85,8 +91,8 @@ def view_page(
     datasets = tuple(
         PageDataset(place.name.removesuffix(".json"), str(place), manifest.samples) for place, manifest in shown
     )
-    hrefs = [_href(place, path) for place, _ in shown]
-    content = _page([each.name for each in datasets], hrefs).encode("utf-8")
+    places = [_places(place, manifest, path) for place, manifest in shown]
+    content = _page([each.name for each in datasets], places).encode("utf-8")
     with whole_file(path, sync=False) as file:
         file.write(content)
     beside = any(not place.is_local and not _is_web(place) for place, _ in shown)
@@ -105,8 +111,6 @@ def _shown(source: str, remote: Remote) -> tuple[Location, Manifest]:
         raise UsageError(source, fact, f"name the dataset: {str(place).removesuffix('.json')}")
     if manifest.samples and not manifest.index:
         raise DatasetError(str(place), "the dataset has no index", "make one with 'shardkit index'")
-    require_beside(manifest, str(place))
-    require_as_packed(manifest, str(place), "a page shows the samples as packed")
     if any(manifest.unpacked_bytes):
         fact = "its shards are compressed, so that a browser can't read single images"
         raise DatasetError(str(place), fact, "write plain shards with 'shardkit convert'")
@@ -123,15 +127,38 @@ def _is_web(place: Location) -> bool:
     return not place.is_local and not has_lists(place.parent)
 
 
+def _places(place: Location, manifest: Manifest, out: str) -> dict[str, str]:
+    """The addresses of a manifest and, if it is elsewhere, of the folder of its shards, as the page at `out` names
+    them."""
+    found = {"manifest": _href(place, out)}
+    if manifest.elsewhere:
+        shards = manifest.shards_beside(place).parent
+        found["shards"] = f"{_href(shards, out) if _is_web(shards) else _folder(shards, place, out)}/"
+    return found
+
+
+def _folder(shards: Location, manifest: Location, out: str) -> str:
+    """The address of a folder of shards on a disk or in a bucket. UsageError if no page beside the manifest has one."""
+    if shards.is_local and manifest.is_local:
+        return _relative(shards, out)
+    same = shards.scheme == manifest.scheme and shards.path.split("/")[0] == manifest.path.split("/")[0]
+    if same and not shards.is_local and not _is_web(manifest):
+        return "./" + quote(posixpath.relpath(shards.path, manifest.parent.path))
+    fact = f"its shards are in {shards}, where no browser finds them from a page beside {manifest}"
+    raise UsageError(str(manifest), fact, OWN_CURE)
+
+
 def _href(place: Location, out: str) -> str:
-    """The address of a manifest, as the page at `out` names it."""
+    """The address of a manifest or of a folder of the web, as the page at `out` names it."""
     if _is_web(place):
         if place.query:
             fact = "a signed address would be readable in the page, and holds for one file only"
             raise UsageError(str(place), fact, "put the page beside the shards, on a server that needs no signature")
         return str(place)
-    if not place.is_local:
-        return "./" + quote(place.name)
+    return _relative(place, out) if place.is_local else "./" + quote(place.name)
+
+
+def _relative(place: Location, out: str) -> str:
     try:
         relative = os.path.relpath(os.path.abspath(place.path), os.path.dirname(os.path.abspath(out)))
     except ValueError as exc:  # another drive of Windows
@@ -139,18 +166,18 @@ def _href(place: Location, out: str) -> str:
     return "./" + quote(relative.replace(os.sep, "/"), errors="surrogateescape")
 
 
-def _page(names: Sequence[str], hrefs: Sequence[str]) -> str:
+def _page(names: Sequence[str], places: Sequence[Mapping[str, str]]) -> str:
     script = "".join((WEB / f"{name}.js").read_text("utf-8") for name in SCRIPTS)
     script = f'"use strict";\n(() => {{\n{script}}})();\n'
     style = (WEB / "style.css").read_text("utf-8")
-    config = {"datasets": [{"name": n, "manifest": h} for n, h in zip(map(printable, names), hrefs, strict=True)]}
+    datasets = [{"name": printable(name), **each} for name, each in zip(names, places, strict=True)]
     parts = {
         "title": html.escape(printable(", ".join(names))),
         "style": style,
         "style-hash": _digest(style),
         "script": script,
         "script-hash": _digest(script),
-        "config": json.dumps(config).replace("<", "\\u003c"),
+        "config": json.dumps({"datasets": datasets}).replace("<", "\\u003c"),
     }
     pieces = (WEB / "page.html").read_text("utf-8").split("{")  # what is put in is not searched again
     return pieces[0] + "".join(_filled(piece, parts) for piece in pieces[1:])

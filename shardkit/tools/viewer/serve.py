@@ -50,8 +50,12 @@ def _files(page: ViewPage) -> dict[str, str]:
         if not place.is_local:
             fact = f"it is not on a disk of this machine, and can't be served from here: {each.manifest}"
             raise UsageError("serve", fact, "put the page beside the shards; a bucket needs no server")
-        names = [place.name, *file_names(Objects().manifest(place))]
-        paths += [os.path.abspath(place.sibling(name).path) for name in names]
+        manifest = Objects().manifest(place)
+        files = [place, *(place.sibling(name) for name in file_names(manifest))]
+        if manifest.elsewhere:
+            far = manifest.shards_beside(place)
+            files += [far.sibling(shard.name) for shard in manifest.shards if far.is_local]
+        paths += [os.path.abspath(each.path) for each in files]
     root = os.path.commonpath([os.path.dirname(path) for path in paths])
     return {"/" + os.path.relpath(path, root).replace(os.sep, "/"): path for path in paths}
 

@@ -50,6 +50,8 @@ class _Handler(BaseHTTPRequestHandler):
             with self.server.lock:
                 self.server.active -= 1
 
+    do_HEAD = do_GET  # noqa: N815
+
     def _answer(self) -> None:
         name = unquote(self.path.partition("?")[0]).lstrip("/")
         path = self.server.folder / name
@@ -63,6 +65,8 @@ class _Handler(BaseHTTPRequestHandler):
             first, end = int(wanted[1]), min(int(wanted[2]) + 1, len(data))
             head["Content-Range"] = f"bytes {first}-{end - 1}/{len(data)}"
         self._head(206 if wanted else 200, head, end - first)
+        if self.command == "HEAD":
+            return
         self.server.log.append((name, first, end))
         self.wfile.write(data[first:end])
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from tools.viewer.browser import Browser
-from tools.viewer.screen import COUNT, DRAWN, KEYS, PYTHON, copied, keys_of, open_page, set_value
+from tools.viewer.screen import COUNT, DRAWN, KEYS, PYTHON, copied, keys_of, open_page, part, set_value
 from tools.viewer.site import Site
 
 from shardkit import TableColumns, dataset, pack
@@ -136,12 +136,53 @@ def test_the_columns_of_a_list_are_filters_and_dates_are_shown(tree: Path, site:
     legends = browser.run(
         "[...document.querySelectorAll('[data-part=columns] legend')].map((each) => each.textContent)"
     )
-    assert legends[4:] == ["meta.age", "meta.sure", "meta.city contains"]
+    assert legends[4:] == ["meta.age", "meta.sure", "meta.city contains", "meta.day", "meta.taken (UTC)"]
+    assert browser.run(f"{part('missing')}.textContent") == "Columns that are not shown here: meta.box."
     browser.click(".cell[data-place='0']")
     rows = "[...document.querySelectorAll('.facts tr')].map((row) => [...row.children].map((cell) => cell.textContent))"
     browser.wait(f"{rows}.length === 16")
     told = dict(browser.run(rows))
     assert (told["meta.day"], told["meta.taken"]) == ("2024-05-01", "2024-05-01 10:30:00.000")
+
+
+@pytest.mark.parametrize(
+    ("column", "kind", "bounds"),
+    [
+        ("day", pa.date32(), ("2024-05-03", "2024-05-08")),
+        ("taken", pa.timestamp("us"), ("2024-05-03T10:30", "2024-05-08T10:30:00.250")),
+        ("seen", pa.timestamp("us", "UTC"), ("2024-05-03T10:30:01", "")),
+    ],
+    ids=["day", "time", "UTC"],
+)
+def test_days_and_points_in_time_are_filters(
+    column: str, kind: pa.DataType, bounds: tuple[str, str], tree: Path, site: Site, browser: Browser
+) -> None:
+    paths = sorted(map(str, tree.rglob("*.*")))
+    zone = datetime.UTC if kind == pa.timestamp("us", "UTC") else None
+    times = [datetime.datetime(2024, 5, day, 10, 30, tzinfo=zone) for day in range(1, 12)]
+    values = [*([time.date() for time in times] if kind == pa.date32() else times), None]
+    labels = [Path(path).parent.name for path in paths]
+    table = pa.table({"path": paths, "label": labels, column: pa.array(values, kind)})
+    pack(table, site.folder / "train", workers=1, columns=TableColumns(root="/"))
+    name = f"meta.{column}"
+    open_page(browser, site, site.folder / "train")
+    wanted = 0
+    for end, value in enumerate(filter(None, bounds)):
+        set_value(browser, f"[data-time='{name}'][data-end='{end}']", value)
+        wanted = 6 if end else 8 if zone else 9
+        browser.wait(f"{COUNT} === '{wanted} of 12 samples'")
+    scope = {"ds": dataset(site.folder / "train"), "pc": pc, "datetime": datetime}
+    assert list(eval(browser.run(PYTHON), scope).keys) == keys_of(browser)
+    address, keys = browser.run("location.hash"), keys_of(browser)
+    open_page(browser, site, site.folder / "train", address)
+    browser.wait(f"{COUNT} === '{wanted} of 12 samples'")
+    assert keys_of(browser) == keys
+    assert browser.run(f"document.querySelector(\"[data-time='{name}']\").value").startswith(bounds[0])
+    set_value(browser, "[data-part=sort]", f"-{name}")
+    browser.wait(f"JSON.stringify({KEYS}) !== {json.dumps(json.dumps(keys, separators=(',', ':')))}")
+    assert browser.errors == []
+    browser.run(f"location.hash = 'time.{name}=yesterday..'")
+    browser.wait(f"{COUNT} === '12 samples'")
 
 
 def add_columns(tree: Path, folder: Path, **columns: Any) -> None:

@@ -103,6 +103,14 @@ def values_of(table: pa.Table, name: str) -> list[Any]:
         {"row_group_size": 7001},
         {"compression_level": 19},
         {"compression_level": -5},
+        {
+            "use_dictionary": False,
+            "column_encoding": {
+                "offset": "DELTA_BINARY_PACKED",
+                "width": "DELTA_BINARY_PACKED",
+                "last": "DELTA_BINARY_PACKED",
+            },
+        },
     ],
     ids=lambda options: "-".join(f"{name}={value}" for name, value in options.items()),
 )

@@ -12,7 +12,7 @@ from tools.viewer.screen import COUNT, DRAWN, open_page, part
 from tools.viewer.site import Site, served
 
 from shardkit import ShardWriter, dataset, pack, view_page
-from shardkit.shards.manifest import Manifest, decode_manifest, encode_manifest
+from shardkit.shards.manifest import CORRECTED_VERSION, Manifest, decode_manifest, encode_manifest
 
 CODE = f"{part('notice')}.hidden ? '' : {part('notice')}.dataset.code"
 TOLD = f"{part('notice')}.innerText"
@@ -111,7 +111,10 @@ def test_a_file_of_another_size_than_the_manifest_says_is_told(
 def test_a_manifest_that_the_page_can_not_read_is_told(packed: Path, site: Site, browser: Browser) -> None:
     found = json.loads((packed / "train.json").read_text("utf-8"))
     for values, told in (
-        ({"version": 2}, "train has version 2, and this page reads version 1"),
+        (
+            {"version": CORRECTED_VERSION + 1},
+            f"train has version {CORRECTED_VERSION + 1}, and this page reads versions up",
+        ),
         ({"format": "other"}, "train.json is not a manifest"),
         ({"index": []}, "train has no index"),
     ):

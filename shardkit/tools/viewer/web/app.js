@@ -102,6 +102,7 @@ class Page {
     part("copy-keys").addEventListener("click", () => this.copyKeys(keysAsLines));
     part("copy-list").addEventListener("click", () => this.copyKeys(keysAsPython));
     part("select-all").addEventListener("click", () => this.selection.set(rowsOf(this.grid.view), true));
+    part("select-copies").addEventListener("click", () => this.selection.set(this.grid.view.copies(), true));
     part("clear-selection").addEventListener("click", () => {
       this.selection.clear();
       grid.focus();
@@ -139,10 +140,11 @@ class Page {
     const side = this.stored("side");
     if (side >= 80 && side <= 320) part("side").value = this.grid.side = Number(side);
     for (const [name, { kind }] of this.collection.columns) {
-      if (kind !== "number" || name === "label") continue;
+      if ((kind !== "number" && kind !== "time") || name === "label") continue;
+      const [least, most] = kind === "time" ? ["earliest", "latest"] : ["smallest", "largest"];
       part("sort").append(
-        new Option(`${LABELS[name] ?? name}, smallest first`, `+${name}`),
-        new Option(`${LABELS[name] ?? name}, largest first`, `-${name}`),
+        new Option(`${LABELS[name] ?? name}, ${least} first`, `+${name}`),
+        new Option(`${LABELS[name] ?? name}, ${most} first`, `-${name}`),
       );
     }
   }
@@ -176,18 +178,22 @@ class Page {
     this.stop?.abort();
     const stop = (this.stop = new AbortController());
     const python = pythonOf(filter, this.collection);
-    part("python").textContent = python || "Set a filter to see its expression.";
+    part("python").textContent =
+      python ||
+      (filter.near === null
+        ? "Set a filter to see its expression."
+        : "No expression selects near-duplicates: select them, and copy their keys.");
     part("copy-where").disabled = !python;
     part("reset").hidden = isEmpty(filter) && !filter.splits.size && !filter.sort;
     part("sort").value = filter.sort ? (filter.sort[1] ? "-" : "+") + filter.sort[0] : "";
     let before = null;
-    const show = (view, done, total) => {
+    const show = (view, done, total, doing) => {
       if (stop.signal.aborted) return;
       if (view) {
         this.grid.show(view, before === view);
         before = view;
       }
-      this.tellCount(view, done, total);
+      this.tellCount(view, done, total, doing);
     };
     part("grid").setAttribute("aria-busy", "true");
     try {
@@ -197,19 +203,28 @@ class Page {
     }
     if (!stop.signal.aborted) part("grid").removeAttribute("aria-busy");
   }
-  tellCount(view, done, total) {
+  tellCount(view, done, total, doing = "Reading the index") {
     const all = this.collection.rows,
       place = part("count");
     if (!view || done < total) {
-      place.textContent = `Reading the index: ${Math.floor((100 * done) / total)} %`;
+      place.textContent = `${doing}: ${Math.floor((100 * done) / total)} %`;
       return;
     }
+    this.tellNear(view);
     const text =
       view.length === all ? counted(all, "sample") : `${view.length.toLocaleString("en")} of ${counted(all, "sample")}`;
-    place.textContent = text;
+    place.textContent = view.copies ? `${text}, in ${counted(view.count, "group")}` : text;
     part("nothing").hidden = view.length > 0;
     part("nothing").textContent = all ? "No sample passes the filter." : "This dataset has no samples.";
     part("select-all").disabled = !view.length;
+  }
+  /** What belongs to groups of near-duplicates: a button, and how far they were searched. */
+  tellNear(view) {
+    const { near } = this.panel.filter;
+    part("select-copies").hidden = !view.copies;
+    part("select-copies").disabled = !view.length;
+    part("near-limit").hidden = !view.copies || view.bits === near;
+    part("near-limit").textContent = `There are too many rows to compare all hashes: found are ${view.bits ? `those up to ${view.bits} bits apart` : "equal ones"}. Filter by class or split to search further.`;
   }
   moved() {
     clearTimeout(this.settled);
@@ -229,14 +244,17 @@ class Page {
       key = collection.value(row, "key");
     const picture = cell.firstElementChild,
       width = collection.value(row, "width"),
-      height = collection.value(row, "height");
+      height = collection.value(row, "height"),
+      group = this.grid.view.group?.(Number(cell.dataset.place));
+    if (group !== undefined) cell.dataset.group = group % 2 ? "odd" : "even";
     cell.setAttribute("aria-selected", this.selection.has(row));
     cell.lastElementChild.textContent = name || key?.replace(/.*\//, "") || " ";
     if (key !== undefined) {
       const size = width && height ? `, ${width} by ${height} pixels` : "";
+      const among = group === undefined ? "" : `. Group ${group + 1} of ${this.grid.view.count}`;
       cell.setAttribute(
         "aria-label",
-        `${name ? `${name}, ` : ""}${key}${size}${image?.error ? `. ${image.error}` : ""}`,
+        `${name ? `${name}, ` : ""}${key}${size}${among}${image?.error ? `. ${image.error}` : ""}`,
       );
       cell.title = key;
     }

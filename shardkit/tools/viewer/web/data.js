@@ -50,15 +50,24 @@ class IndexFile {
   }
 }
 
-/** The samples of one shard: rows `first` to `first + rows` of all datasets on the page. */
+/** The samples of one shard that are not deleted: rows `first` to `first + rows` of all datasets on the page. */
 class Group {
-  constructor(dataset, shard, file, number, first) {
+  constructor(dataset, place, file, number, first) {
+    const shard = dataset.manifest.shards[place];
     this.dataset = dataset;
+    this.place = place; // the number of the shard in its dataset
     this.file = file;
-    this.number = number;
+    this.number = number; // and in its index file
     this.first = first;
-    this.rows = shard.samples;
-    this.shard = { url: dataset.url(shard.name), bytes: shard.bytes, name: shard.name };
+    this.packedRows = shard.samples;
+    this.rows = shard.samples - (dataset.overlay?.deleted.get(place) ?? 0);
+    this.shard = {
+      url: dataset.shardUrl(shard.name),
+      bytes: shard.bytes,
+      name: shard.name,
+      version: dataset.versions[place] ?? null,
+    };
+    this.packed = dataset.packed[place] > 0;
     this.chunks = new Map();
     this.turn = Promise.resolve();
   }
@@ -82,14 +91,20 @@ class Group {
   async where(name) {
     const { groups } = await this.file.footer(),
       found = groups[this.number];
-    if (found.rows !== this.rows)
-      throw this.file.damaged(`${found.rows} rows for the ${this.rows} samples of ${this.shard.name}`);
+    if (found.rows !== this.packedRows)
+      throw this.file.damaged(`${found.rows} rows for the ${this.packedRows} samples of ${this.shard.name}`);
     return found.columns.get(name);
   }
+  /** The least and greatest value of a column as it is shown; null if they are not known. */
+  range(place) {
+    return place.column.name === "label" && this.dataset.overlay ? null : place.range;
+  }
   async fetchParts(names, rows) {
+    const corrections = (await this.dataset.overlay?.of(this.place)) ?? null,
+      needed = corrections?.kept && rows ? corrections.kept[rows - 1] + 1 : rows; // of those as packed
     for (const name of names) {
       if (this.chunks.has(name)) continue;
-      const place = await this.where(name);
+      const place = this.dataset.added.has(name) ? null : await this.where(name);
       this.chunks.set(name, place?.column.kind ? { place, got: new Uint8Array(0), part: null } : { absent: true });
     }
     for (;;) {
@@ -100,7 +115,7 @@ class Group {
           size = end - begin,
           have = chunk.got.length;
         if (have >= size) throw this.file.damaged(`a column of ${this.shard.name} is too short`);
-        const guess = Math.max(FIRST, 2 * have, Math.ceil((size * rows * 1.2) / this.rows) + 8192);
+        const guess = Math.max(FIRST, 2 * have, Math.ceil((size * needed * 1.2) / this.packedRows) + 8192);
         wanted.push({ chunk, begin: begin + have, end: size <= WHOLE || guess > 0.8 * size ? end : begin + guess });
       }
       if (!wanted.length) return;
@@ -108,17 +123,18 @@ class Group {
         together(wanted).map(async (run) => {
           const bytes = await this.file.read(run.begin, run.end);
           for (const { chunk, begin, end } of run.parts)
-            this.grow(chunk, bytes.subarray(begin - run.begin, end - run.begin));
+            this.grow(chunk, bytes.subarray(begin - run.begin, end - run.begin), corrections);
         }),
       );
     }
   }
-  grow(chunk, more) {
+  grow(chunk, more, corrections) {
     const got = new Uint8Array(chunk.got.length + more.length);
     got.set(chunk.got);
     got.set(more, chunk.got.length);
     try {
-      chunk.part = readColumn(chunk.place, got);
+      const part = readColumn(chunk.place, got);
+      chunk.part = corrections ? new CorrectedPart(part, corrections) : part;
     } catch (error) {
       throw this.file.damaged(error.message);
     }
@@ -138,30 +154,46 @@ function together(wanted) {
   return runs;
 }
 
+const NEWEST = 3; // the version of manifests that this page reads: CORRECTED_VERSION in shards/manifest.py
+
 class Dataset {
-  constructor({ name, manifest }) {
+  constructor({ name, manifest, shards }) {
     this.name = name;
     this.manifestUrl = new URL(manifest, document.baseURI).href;
+    this.given = shards; // where the shards are, if not beside the manifest
   }
   url(name) {
     return new URL(encodeURIComponent(name), this.manifestUrl).href;
   }
+  shardUrl(name) {
+    return new URL(encodeURIComponent(name), this.shardsUrl).href;
+  }
+  /** The folder of shards that are not beside the manifest. */
+  far(folder) {
+    if (this.given) return new URL(this.given, document.baseURI).href;
+    if (typeof folder === "string" && /^https?:/.test(folder)) return folder.replace(/\/*$/, "/");
+    throw new PageError(
+      `The shards of ${this.name} are elsewhere, and this page does not know where`,
+      "Write the page again: shardkit view --html.",
+      { code: "manifest" },
+    );
+  }
   async load(first) {
-    const manifest = {
+    const manifest = (this.manifest = {
       classes: [],
       shards: [],
       index: [],
       options: {},
       samples: 0,
       ...(await readJson(this.manifestUrl)),
-    };
+    });
     if (manifest.format !== "shardkit")
       throw new PageError(`${shown(this.manifestUrl)} is not a manifest of shardkit`, "Check where the page lies.", {
         code: "manifest",
       });
-    if (manifest.version > 1)
+    if (manifest.version > NEWEST)
       throw new PageError(
-        `${this.name} has version ${manifest.version}, and this page reads version 1`,
+        `${this.name} has version ${manifest.version}, and this page reads versions up to ${NEWEST}`,
         "Write the page again with a newer shardkit.",
         { code: "manifest" },
       );
@@ -173,18 +205,28 @@ class Dataset {
     this.labels = new Map(this.classes.map((each, label) => [each.name, label]));
     this.unlabelled = this.classes.length ? this.rows - this.classes.reduce((sum, each) => sum + each.count, 0) : 0;
     this.packed = manifest.options.unpacked_bytes || [];
+    const { corrections, elsewhere } = manifest.options;
+    this.shardsUrl = elsewhere ? this.far(elsewhere.folder) : this.manifestUrl;
+    this.versions = elsewhere?.versions || [];
+    this.overlay = corrections?.overlay ? new Overlay(this, corrections, manifest.shards) : null;
+    // added fields are in files of their own, and win over columns of the same name
+    this.added = new Set((corrections?.fields || []).flatMap((each) => Object.keys(each.columns).map((name) => `meta.${name}`)));
     this.groups = [];
     let shard = 0;
     for (const entry of manifest.index) {
       const file = new IndexFile(this.url(entry.name), entry);
       for (let number = 0; number < entry.shards; number++, shard++) {
-        const group = new Group(this, manifest.shards[shard], file, number, first);
-        group.packed = this.packed[shard] > 0;
+        const group = new Group(this, shard, file, number, first);
         this.groups.push(group);
         first += group.rows;
       }
     }
-    this.columns = this.groups.length ? (await this.groups[0].file.footer()).columns : [];
+    const columns = this.groups.length ? (await this.groups[0].file.footer()).columns : [];
+    this.columns = columns.filter(({ name }) => !this.added.has(name));
+    this.unread = [
+      ...this.columns.filter(({ kind, name }) => !kind && name.startsWith("meta.")).map(({ name }) => name),
+      ...this.added,
+    ];
   }
 }
 

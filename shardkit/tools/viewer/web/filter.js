@@ -2,9 +2,10 @@
 
 const STEP = 8; // row groups that are read ahead
 
-/** ranges: {column: [least, most]}; texts: {column: text}; sort: [column, descending], or null. */
+/** ranges: {column: [least, most]}; times: the same of days and points in time, as texts of their inputs; texts: {column:
+ * text}; near: how many bits near-duplicates may differ in, or null for all rows; sort: [column, descending], or null. */
 function noFilter() {
-  return { splits: new Set(), classes: new Set(), none: false, ranges: {}, texts: {}, sort: null };
+  return { splits: new Set(), classes: new Set(), none: false, ranges: {}, times: {}, texts: {}, near: null, sort: null };
 }
 
 function filterToHash(filter) {
@@ -14,7 +15,10 @@ function filterToHash(filter) {
   if (filter.none) parts.append("unlabelled", "1");
   for (const [column, [least, most]] of Object.entries(filter.ranges))
     parts.append(`range.${column}`, `${least ?? ""}..${most ?? ""}`);
+  for (const [column, [least, most]] of Object.entries(filter.times))
+    parts.append(`time.${column}`, `${least ?? ""}..${most ?? ""}`);
   for (const [column, text] of Object.entries(filter.texts)) parts.append(`text.${column}`, text);
+  if (filter.near !== null) parts.append("near", filter.near);
   if (filter.sort) parts.append("sort", (filter.sort[1] ? "-" : "+") + filter.sort[0]);
   return parts.toString();
 }
@@ -32,8 +36,14 @@ function filterFromHash(hash, collection) {
         .split("..")
         .map((each) => (each === "" || !Number.isFinite(Number(each)) ? null : Number(each)));
       if (bounds.length === 2 && bounds.some((each) => each !== null)) filter.ranges[column] = bounds;
-    } else if (name.startsWith("text.") && value && known(column, ["text"])) filter.texts[column] = value;
-    else if (name === "sort" && known(value.slice(1), ["number"])) filter.sort = [value.slice(1), value[0] === "-"];
+    } else if (name.startsWith("time.") && known(column, ["time"])) {
+      const isDay = collection.columns.get(column).unit === DAY,
+        bounds = value.split("..").map((each) => (Number.isNaN(millisecondsOf(each, isDay)) ? null : each));
+      if (bounds.length === 2 && bounds.some((each) => each !== null)) filter.times[column] = bounds;
+    } else if (name === "near" && collection.datasets.some(hasLooks))
+      filter.near = NEAR_BITS.includes(Number(value)) ? Number(value) : null;
+    else if (name.startsWith("text.") && value && known(column, ["text"])) filter.texts[column] = value;
+    else if (name === "sort" && known(value.slice(1), ["number", "time"])) filter.sort = [value.slice(1), value[0] === "-"];
   }
   const splits = new Set(collection.datasets.map((each) => each.name));
   filter.splits = new Set([...filter.splits].filter((name) => splits.has(name)));
@@ -43,9 +53,18 @@ function filterFromHash(hash, collection) {
   return filter;
 }
 
+const DAY = 86400000; // milliseconds
+
+/** The point in time that the text of an input means, in UTC; NaN for other texts. */
+function millisecondsOf(text, isDay) {
+  const pattern = isDay ? /^\d{4}-\d\d-\d\d$/ : /^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,3})?)?$/;
+  return pattern.test(text) ? Date.parse(isDay ? text : `${text}Z`) : NaN;
+}
+
 const takesSplit = (filter, dataset) => !filter.splits.size || filter.splits.has(dataset.name);
 const byClass = (filter) => filter.classes.size > 0 || filter.none;
-const isEmpty = (filter) => !byClass(filter) && !Object.keys(filter.ranges).length && !Object.keys(filter.texts).length;
+const hasBounds = ({ ranges, times, texts }) => [ranges, times, texts].some((each) => Object.keys(each).length > 0);
+const isEmpty = (filter) => !byClass(filter) && !hasBounds(filter) && filter.near === null;
 
 /** The labels that pass, of one dataset; null for all. */
 function labelsOf(filter, dataset) {
@@ -82,6 +101,18 @@ function testsOf(filter, dataset) {
         (row) =>
           values[row] >= low && values[row] <= high,
       [least, most],
+    ]);
+  }
+  for (const [column, bounds] of Object.entries(filter.times)) {
+    const { unit } = dataset.columns.find(({ name }) => name === column) ?? {},
+      [low, high] = bounds.map((text) => (text === null ? null : millisecondsOf(text, unit === DAY)));
+    tests.push([
+      column,
+      ({ values }) =>
+        (row) =>
+          (low === null || values[row] * unit >= low) && (high === null || values[row] * unit <= high) &&
+          !Number.isNaN(values[row]),
+      [null, null],
     ]);
   }
   for (const [column, text] of Object.entries(filter.texts)) {
@@ -148,13 +179,14 @@ async function mayHold(group, tests) {
   for (const [column, , [least, most]] of tests) {
     const place = await group.where(column);
     if (!place) return false; // another split has this column
-    if (place.range && ((least !== null && place.range[1] < least) || (most !== null && place.range[0] > most)))
-      return false;
+    const range = group.range(place);
+    if (range && ((least !== null && range[1] < least) || (most !== null && range[0] > most))) return false;
   }
   return tests.every(([column, , [least]]) => column !== "label" || least !== undefined);
 }
 
-/** Find the rows that pass. show(rows, groups read, groups in all) is called from time to time, and at the end. */
+/** Find the rows that pass. show(rows, done, in all) is called from time to time, with null for rows that are not known
+ * yet, and at the end. */
 async function applyFilter(collection, filter, signal, show) {
   const groups = collection.groups.filter((group) => takesSplit(filter, group.dataset));
   if (isEmpty(filter) && !filter.sort) {
@@ -162,16 +194,19 @@ async function applyFilter(collection, filter, signal, show) {
     return;
   }
   const sort = filter.sort?.[0],
+    near = filter.near !== null,
+    further = [...(sort ? [sort] : []), ...(near ? LOOKS : [])],
     tests = new Map(collection.datasets.map((each) => [each, testsOf(filter, each)]));
   const load = async (group) => {
     const own = tests.get(group.dataset);
     if (!(await mayHold(group, own))) return false;
-    await group.load([...new Set([...own.map(([column]) => column), ...(sort ? [sort] : [])])]);
+    if (near && !hasLooks(group.dataset)) return false;
+    await group.load([...new Set([...own.map(([column]) => column), ...further])]);
     return true;
   };
   const loads = [],
     found = new RowList();
-  let told = performance.now();
+  let shownAt = performance.now();
   for (let at = 0; at < groups.length; at++) {
     while (loads.length < Math.min(groups.length, at + STEP)) {
       loads.push(load(groups[loads.length]));
@@ -183,16 +218,18 @@ async function applyFilter(collection, filter, signal, show) {
       for (let row = 0; row < group.rows; row++) if (passes.every((test) => test(row))) found.push(group.first + row);
     }
     if (signal.aborted) return;
-    if (performance.now() - told > 150) {
-      if (!sort) show(found, at + 1, groups.length);
+    if (performance.now() - shownAt > 150) {
+      if (!further.length) show(found, at + 1, groups.length);
       else show(null, at + 1, groups.length);
       await new Promise((resolve) => setTimeout(resolve));
       if (signal.aborted) return;
-      told = performance.now();
+      shownAt = performance.now();
     }
   }
   if (sort) sortRows(collection, found, filter.sort);
-  show(found, groups.length, groups.length);
+  const told = (done) => show(null, done, 1, "Comparing hashes"),
+    shown = near ? await nearRows(collection, found, filter.near, signal, told) : found;
+  if (shown) show(shown, 1, 1);
 }
 
 function sortRows(collection, found, [column, descending]) {
@@ -235,6 +272,12 @@ function expressionOf(filter, dataset, kinds) {
     if (least !== null) terms.push(`${field(column)} >= ${least}`);
     if (most !== null) terms.push(`${field(column)} <= ${most}`);
   }
+  for (const [column, bounds] of Object.entries(filter.times)) {
+    const { unit, utc } = kinds.get(column),
+      [least, most] = bounds.map((text) => text && pythonTime(text, unit === DAY, utc));
+    if (least) terms.push(`${field(column)} >= ${least}`);
+    if (most) terms.push(`${field(column)} <= ${most}`);
+  }
   for (const [column, text] of Object.entries(filter.texts)) {
     const plain = column === "key" || column === "path"; // others may be dictionaries in Arrow
     const value = plain ? field(column) : `${field(column)}.cast("string")`;
@@ -243,9 +286,17 @@ function expressionOf(filter, dataset, kinds) {
   return terms.length > 1 ? terms.map((each) => `(${each})`).join(" & ") : terms[0];
 }
 
-/** The filter as Python: one call of where(), or one for each split if their labels differ. "" without a filter. */
+/** A day or a point in time, as Python has it. */
+function pythonTime(text, isDay, utc) {
+  const numbers = text.match(/\d+/g).map((each, n) => (n === 6 ? Number(each.padEnd(3, "0")) * 1000 : Number(each)));
+  if (isDay) return `datetime.date(${numbers.join(", ")})`;
+  return `datetime.datetime(${numbers.join(", ")}${utc ? ", tzinfo=datetime.timezone.utc" : ""})`;
+}
+
+/** The filter as Python: one call of where(), or one for each split if their labels differ. "" without a filter, and for
+ * near-duplicates, which no expression selects. */
 function pythonOf(filter, collection) {
-  if (isEmpty(filter)) return "";
+  if (isEmpty(filter) || filter.near !== null) return "";
   const taken = collection.datasets.filter((each) => takesSplit(filter, each));
   const calls = taken.map((each) => `where(${expressionOf(filter, each, collection.columns)})`);
   if (new Set(calls).size === 1) return `ds.${calls[0]}`;

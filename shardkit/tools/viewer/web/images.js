@@ -21,18 +21,6 @@ function typeOf(bytes) {
     : "";
 }
 
-const CRC = Uint32Array.from({ length: 256 }, (_, byte) => {
-  // CRC-32C, reflected
-  for (let bit = 0; bit < 8; bit++) byte = byte & 1 ? (byte >>> 1) ^ 0x82f63b78 : byte >>> 1;
-  return byte;
-});
-
-function crc32c(bytes) {
-  let sum = ~0;
-  for (const byte of bytes) sum = CRC[(sum ^ byte) & 255] ^ (sum >>> 8);
-  return ~sum >>> 0;
-}
-
 class Images {
   constructor(collection, columns, ready) {
     this.collection = collection;
@@ -136,10 +124,10 @@ class Images {
 
   async start(batch) {
     this.batches.add(batch);
-    const { url, bytes: total } = batch.group.shard;
+    const { url, bytes: total, version } = batch.group.shard;
     try {
       if (batch.end > total) throw changed(url);
-      const bytes = await readRange(url, batch.begin, batch.end, total, batch.stop.signal);
+      const bytes = await readRange(url, batch.begin, batch.end, total, batch.stop.signal, version);
       for (const { row, begin, end } of batch.images) {
         const own = bytes.subarray(begin - batch.begin, end - batch.begin),
           type = typeOf(own);

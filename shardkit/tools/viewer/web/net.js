@@ -125,8 +125,10 @@ function readJson(url) {
   return request(url, { cache: "no-cache", read });
 }
 
-/** Bytes `begin` to `end` of a file of `total` bytes. */
-function readRange(url, begin, end, total, signal) {
+const plainTag = (tag) => tag.replace(/^W\//, "").replaceAll('"', "");
+
+/** Bytes `begin` to `end` of a file of `total` bytes. version: the ETag that it must have; null for any. */
+function readRange(url, begin, end, total, signal, version = null) {
   const read = async (answer) => {
     const whole = begin === 0 && end === total;
     if (answer.status === 200 && !whole) {
@@ -141,9 +143,23 @@ function readRange(url, begin, end, total, signal) {
     if (answer.status !== 206 && answer.status !== 200) throw refused(answer, url);
     const size = answer.status === 206 && /\/(\d+)$/.exec(answer.headers.get("Content-Range") || "");
     if (size && Number(size[1]) !== total) throw changed(url);
+    const tag = version && answer.headers.get("ETag");
+    if (tag && plainTag(tag) !== plainTag(version)) throw changed(url);
     const bytes = new Uint8Array(await answer.arrayBuffer());
     if (bytes.length !== end - begin) throw changed(url);
     return bytes;
   };
   return request(url, { headers: { Range: `bytes=${begin}-${end - 1}` }, read }, signal);
+}
+
+const CRC = Uint32Array.from({ length: 256 }, (_, byte) => {
+  // CRC-32C, reflected
+  for (let bit = 0; bit < 8; bit++) byte = byte & 1 ? (byte >>> 1) ^ 0x82f63b78 : byte >>> 1;
+  return byte;
+});
+
+function crc32c(bytes) {
+  let sum = ~0;
+  for (const byte of bytes) sum = CRC[(sum ^ byte) & 255] ^ (sum >>> 8);
+  return ~sum >>> 0;
 }

@@ -23,7 +23,9 @@ class Panel {
     this.search.addEventListener("input", () => this.showClasses());
     form.addEventListener("submit", (event) => event.preventDefault());
     this.makeSplits();
+    this.makeNear();
     this.makeColumns();
+    this.tellWhatIsMissing();
     form.querySelector("[data-part=classes]").hidden = !this.classes().length;
   }
   set(filter) {
@@ -33,6 +35,9 @@ class Panel {
       const bounds = filter.ranges[input.dataset.column];
       if (document.activeElement !== input) input.value = bounds?.[Number(input.dataset.bound)] ?? "";
     }
+    for (const input of this.form.querySelectorAll("[data-time]"))
+      if (document.activeElement !== input) input.value = filter.times[input.dataset.time]?.[input.dataset.end] ?? "";
+    this.near.value = filter.near ?? "";
     for (const input of this.form.querySelectorAll("[data-text]"))
       if (document.activeElement !== input) input.value = filter.texts[input.dataset.text] ?? "";
     for (const input of this.form.querySelectorAll("[data-flag]"))
@@ -119,11 +124,41 @@ class Panel {
       list.append(line);
     }
   }
+  makeNear() {
+    const place = this.form.querySelector("[data-part=near]"),
+      note = place.querySelector("[data-part=near-note]"),
+      without = this.collection.datasets.filter((each) => each.rows && !hasLooks(each)),
+      all = without.length === this.collection.datasets.filter((each) => each.rows).length;
+    this.near = place.querySelector("select");
+    this.near.disabled = all;
+    for (const bits of NEAR_BITS)
+      this.near.append(new Option(bits ? `hashes up to ${bits} bits apart` : "equal hashes", bits));
+    this.near.addEventListener("change", () =>
+      this.change((filter) => (filter.near = this.near.value === "" ? null : Number(this.near.value))),
+    );
+    const cure = "shardkit index --overwrite --quality-columns adds them.";
+    if (all) note.textContent = `The index has no quality columns. ${cure}`;
+    else if (without.length)
+      note.textContent = `Not in ${without.map(({ name }) => name).join(", ")}: no quality columns there. ${cure}`;
+    else note.textContent = "By hashes in the index. shardkit report compares the pictures too, and finds more.";
+  }
+  /** Say which columns and labels are not shown here. */
+  tellWhatIsMissing() {
+    const unread = [...new Set(this.collection.datasets.flatMap(({ unread }) => unread))],
+      kinds = this.collection.datasets.map(({ manifest }) => manifest.options.labels),
+      told = [];
+    if (kinds.some((kind) => kind === "multi" || kind === "number"))
+      told.push("Labels that are lists or numbers are in the shards, not in the index, and are not shown here.");
+    if (unread.length) told.push(`Columns that are not shown here: ${unread.join(", ")}.`);
+    const place = this.form.querySelector("[data-part=missing]");
+    place.hidden = !told.length;
+    place.textContent = told.join(" ");
+  }
   makeColumns() {
     const usual = this.form.querySelector("[data-part=columns]"),
       more = this.form.querySelector("[data-part=more]");
     const names = [...this.collection.columns.keys()].filter(
-      (name) => name !== "label" && !["wide", "time"].includes(this.collection.columns.get(name).kind),
+      (name) => name !== "label" && this.collection.columns.get(name).kind !== "wide",
     );
     const others = names.filter((name) => OTHER_COLUMNS.includes(name)),
       own = names.filter((name) => !others.includes(name) && !USUAL_COLUMNS.includes(name));
@@ -133,7 +168,7 @@ class Panel {
     more.hidden = !others.length;
   }
   columnFilter(name) {
-    const { kind } = this.collection.columns.get(name),
+    const { kind, unit } = this.collection.columns.get(name),
       title = LABELS[name] || (kind === "text" ? `${name} contains` : name);
     const place = document.createElement("fieldset"),
       legend = document.createElement("legend");
@@ -142,7 +177,10 @@ class Panel {
     place.append(legend);
     if (kind === "text") place.append(this.textInput(name, title));
     else if (kind === "flag") place.append(this.flagInput(name, title));
-    else
+    else if (kind === "time") {
+      legend.textContent = unit === DAY ? name : `${name} (UTC)`;
+      place.append(this.timeInput(name, 0, `${title}, from`), this.timeInput(name, 1, `${title}, to`));
+    } else
       place.append(
         this.boundInput(name, 0, `${title}, at least`),
         Object.assign(document.createElement("span"), { textContent: "to" }),
@@ -183,6 +221,27 @@ class Panel {
         if (input.value) ranges[name] = [Number(input.value), Number(input.value)];
         else delete ranges[name];
       }),
+    );
+    return input;
+  }
+  timeInput(name, end, title) {
+    const input = document.createElement("input"),
+      isDay = this.collection.columns.get(name).unit === DAY;
+    input.type = isDay ? "date" : "datetime-local";
+    if (!isDay) input.step = "0.001";
+    input.dataset.time = name;
+    input.dataset.end = end;
+    input.setAttribute("aria-label", title);
+    input.addEventListener(
+      "input",
+      later(() =>
+        this.change(({ times }) => {
+          const bounds = times[name] || [null, null];
+          bounds[end] = Number.isNaN(millisecondsOf(input.value, isDay)) ? null : input.value;
+          if (bounds.every((each) => each === null)) delete times[name];
+          else times[name] = bounds;
+        }),
+      ),
     );
     return input;
   }

@@ -1,5 +1,6 @@
 // The index: a Parquet file, of which the footer and single columns are read. Flat columns, compressed by Zstandard or
-// not at all, in the encodings PLAIN and RLE_DICTIONARY: as shardkit writes them. A column may be given in part.
+// not at all, in the encodings PLAIN, RLE_DICTIONARY and (numbers) DELTA_BINARY_PACKED: as shardkit writes them. A column
+// may be given in part.
 
 const KINDS = ["flag", "number", "number", "", "number", "number", "text", ""]; // by physical type
 
@@ -67,7 +68,7 @@ class Thrift {
 const utf8 = new TextDecoder();
 const wordAt = (bytes, at) => (bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24)) >>> 0;
 
-/** What the footer says: {columns: [{name, kind, …}], groups: [{rows, columns: {name: where and how}}]}. */
+/** What the footer says: {columns: [{name, kind, …}], groups: [{rows, columns: {name: where and how}}], metadata}. */
 function readFooter(bytes) {
   const meta = new Thrift(bytes).struct(),
     columns = [],
@@ -92,6 +93,7 @@ function readFooter(bytes) {
       unsigned: element[6] === 13,
       nullable: element[3] === 1,
       unit,
+      utc: element[10]?.[8] ? element[10][8][1] === true : element[6] === 9 || element[6] === 10,
     });
     for (let inside = 1; inside > 0; at++) inside += (meta[2][at][5] || 0) - 1;
   }
@@ -113,7 +115,8 @@ function readFooter(bytes) {
     }
     return { rows: group[3], columns: found };
   });
-  return { columns, groups };
+  const metadata = new Map((meta[5] || []).map(({ 1: name, 2: value }) => [utf8.decode(name), utf8.decode(value)]));
+  return { columns, groups, metadata };
 }
 
 /** The milliseconds of a unit of dates (DATE) or points in time (TIMESTAMP_MILLIS, _MICROS); 0 for all else. */
@@ -181,6 +184,40 @@ function hybrid(bytes, at, width, count) {
   return found.subarray(0, done);
 }
 
+/** Whole numbers whose differences are packed (DELTA_BINARY_PACKED), `count` of them. */
+function deltas(bytes, count) {
+  const head = new Thrift(bytes),
+    block = head.varint(),
+    parts = head.varint(),
+    found = new Float64Array(Math.min(count, head.varint())),
+    each = block / parts;
+  if (!(each >= 8 && each % 8 === 0)) throw new Error("its differences are packed in an odd way");
+  let value = head.integer(),
+    done = 0;
+  if (found.length) found[done++] = value;
+  while (done < found.length) {
+    const least = head.integer(),
+      widths = bytes.subarray(head.at, head.at + parts);
+    head.at += parts;
+    for (let part = 0; part < parts && done < found.length; part++) {
+      const width = widths[part],
+        begin = head.at * 8;
+      head.at += (each / 8) * width;
+      if (!(width <= 40) || head.at > bytes.length) throw new Error("its differences end early, or are too large");
+      for (let n = 0; n < each && done < found.length; n++)
+        found[done++] = value += least + bitsAt(bytes, begin + n * width, width);
+    }
+  }
+  return found;
+}
+
+/** A number of up to 40 bits. */
+function bitsAt(bytes, bit, width) {
+  let value = 0;
+  for (let at = bit >> 3, factor = 1; factor < 2 ** ((bit & 7) + width); at++, factor *= 256) value += bytes[at] * factor;
+  return Math.floor(value / 2 ** (bit & 7)) % 2 ** width;
+}
+
 /** Texts as places in bytes: {bytes, starts, ends}. A length stands before each. */
 function textsOf(bytes, from, count) {
   const starts = new Int32Array(count),
@@ -245,6 +282,7 @@ function readPage(chunk, head, packed, dictionary, part) {
   if (present && present.every((one) => one === 1)) present = null;
   if (encoding === 3 && chunk.column.kind === "flag")
     part.add(Float64Array.from(hybrid(data, at + 4, 1, values)), present);
+  else if (encoding === 5 && chunk.column.kind === "number") part.add(deltas(data.subarray(at), values), present);
   else if (encoding === 0) part.add(plain(chunk.column, data, at, values), present);
   else if ((encoding === 2 || encoding === 8) && dictionary) {
     const numbers = at < data.length ? hybrid(data, at + 1, data[at], values) : new Int32Array(0);
