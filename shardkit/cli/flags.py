@@ -46,7 +46,13 @@ class Flags:
         return self.as_typed(_PARAMETER.sub(self._flag, text))
 
     def as_typed(self, text: str) -> str:
-        """Replace absolute paths in `text` that begin with an argument of the command line by that argument."""
+        """Replace absolute paths in `text` that begin with an argument of the command line by that argument. If the
+        working directory has been removed, no path is relative to it.
+        """
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            return text
         for argument in sorted(self.arguments, key=len, reverse=True):
             if _RELATIVE.match(argument) and (whole := os.path.abspath(argument)) != os.sep:
                 end = r"(?=[/:;, ]|$)" if argument.strip("./") == "" else ""

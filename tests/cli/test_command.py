@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import click
 import pytest
@@ -202,6 +203,11 @@ def test_an_absolute_path_becomes_the_relative_one_that_was_typed(
 ) -> None:
     monkeypatch.setattr("os.getcwd", lambda: "/w")
     assert Flags(arguments).as_typed(text) == shown
+
+
+def test_no_path_is_relative_to_a_working_directory_that_has_been_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getcwd", Mock(side_effect=FileNotFoundError(2, "No such file or directory")))
+    assert Flags(["a"]).as_typed("/w/a/b: x") == "/w/a/b: x"
 
 
 @pytest.mark.parametrize(
