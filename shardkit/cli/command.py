@@ -19,7 +19,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
         "--classes", "--classes-from", "--ext", "--fields", "--path-column", "--label-column", "--label-separator",
         "--root", "--label-from", "--merge", "--no-labels", "--rename", "--drop",
     ),
-    "Splits": ("--split", "--group-by"),
+    "Splits": ("--split", "--group-by", "--group-near-duplicates"),
     "Images": (
         "--resize", "--max-side", "--to", "--quality", "--baseline", "--strip", "--orient", "--subsampling",
         "--restart-rows", "--seek-points", "--quality-columns",

@@ -19,6 +19,7 @@ ROOT = Path(shardkit.__file__).parent
 
 NO_FLAGS = {
     "pack --split",  # a key of the hash that deals samples to splits: it decides bytes
+    "pack --group-near-duplicates",  # as above
     "join the parts, as with 'zip -s 0 IN.zip --out OUT.zip', or for IN.zip.001 … with cat; then pack the result",
 }
 """Texts of the library with words that look like flags of shardkit."""
