@@ -206,7 +206,12 @@ def _folder() -> str:
     named = next((os.environ[name] for name in _VARIABLES if os.environ.get(name)), None)
     if named is not None:
         return named
-    return "/var/tmp" if os.access("/var/tmp", os.W_OK) else tempfile.gettempdir()
+    if os.access("/var/tmp", os.W_OK):
+        return "/var/tmp"
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:  # there is none that can be written to: making a file there says so
+        return os.path.abspath(os.sep + "tmp")
 
 
 @contextmanager
