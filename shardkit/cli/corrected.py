@@ -28,7 +28,7 @@ def tell(result: Corrected, what: str, *, as_json: bool) -> None:
         console.summary(f"{place}: nothing to change; this is still version {result.version}")
         return
     samples = tables.plural(result.changed, "sample")
-    more = f", {result.unchanged:,} already were" if result.unchanged else ""
+    more = f", {result.unchanged:,} already {'was' if result.unchanged == 1 else 'were'}" if result.unchanged else ""
     console.summary(f"{place}: {samples} {what}{more}; this is version {result.version}")
     purged = "copies, caches, and versions that a bucket keeps of its objects may still have the samples"
     console.summary(f"note: {({'purge': purged, 'add-fields': NOTE_FIELDS}).get(result.kind, NOTE)}")

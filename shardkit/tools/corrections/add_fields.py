@@ -74,7 +74,7 @@ def _change(base: Base, given: FieldList, *, overwrite: bool, message: str) -> C
     values = pa.table({name: column.take(rows) for name, column in given.columns.items()})
     new, clashing = _news(base, values, given.types, places)
     if not overwrite:
-        there = {name: told(keys[which].tolist(), f"a value of '{name}' is there already for the key")
+        there = {name: told(keys[which].tolist(), f"another value of '{name}' is set already for the key")
                  for name, which in clashing.items()}  # fmt: skip
         _raise_faults([text for texts in there.values() for text in texts], given,
                       "fix the list, or replace values with `overwrite=True`")  # fmt: skip

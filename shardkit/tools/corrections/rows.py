@@ -90,13 +90,13 @@ def faults_of(found: NamedRows, names: Sequence[str], what: str, *, deleted: boo
     return [
         *told(unknown, f"no sample has the {what}"),
         *told(several, f"several samples have the {what}"),
-        *told(gone, f"the sample is deleted already that has the {what}"),
+        *told(gone, f"a deleted sample has the {what}"),
     ]
 
 
 def twice_in(names: Sequence[str], what: str) -> list[str]:
     """What is wrong with a list of names that has some of them twice."""
-    return told([name for name, times in Counter(names).items() if times > 1], f"the list has twice the {what}")
+    return told([name for name, times in Counter(names).items() if times > 1], f"the list repeats the {what}")
 
 
 SHOWN = 5

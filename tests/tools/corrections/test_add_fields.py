@@ -131,7 +131,7 @@ def test_a_column_of_a_list_gets_further_values_and_others_only_if_they_may_be_r
     done = shardkit.add_fields(train, {free: {"age": 5}, taken: {"age": known[taken]}})
     assert (done.changed, done.unchanged) == (1, 1)
     assert column(train, "age") == known | {free: 5}
-    with pytest.raises(shardkit.SourceError, match=f"a value of 'age' is there already for the key '{taken}'"):
+    with pytest.raises(shardkit.SourceError, match=f"another value of 'age' is set already for the key '{taken}'"):
         shardkit.add_fields(train, {taken: {"age": 99}})
     assert len(shardkit.log(train)) == 2
     shardkit.add_fields(train, {taken: {"age": 99}}, overwrite=True)

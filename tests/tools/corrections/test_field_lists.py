@@ -36,7 +36,7 @@ def test_all_faults_of_a_list_of_fields_are_told_together_and_nothing_is_written
     with pytest.raises(SourceError) as told:
         shardkit.add_fields(train, rows)
     for part in (
-        "twice the key 'cat/0000'", "no sample has the key 'nothing'", "deleted already that has the key 'cat/0003'",
+        "repeats the key 'cat/0000'", "no sample has the key 'nothing'", "a deleted sample has the key 'cat/0003'",
         "its column 'age' is int64 in the dataset, and row 3 has 2.5",
         "its column 'label' has the name of a column that every index has",
         "its column 'many' can't be a field: its lists have 0 to 2 numbers",

@@ -213,6 +213,18 @@ def test_the_commands_say_what_they_did(train: str, tmp_path: Path) -> None:
     assert (found["kind"], found["unchanged"]) == ("add-fields", 2)
 
 
+@pytest.mark.parametrize(("rows", "said"), [("cat/0001,41\n", "1 already was;"),
+                                            ("cat/0001,41\ndog/0002,7\n", "2 already were;")])  # fmt: skip
+def test_the_commands_count_the_samples_that_stay_as_they_were(
+    train: str, tmp_path: Path, rows: str, said: str
+) -> None:
+    (tmp_path / "ages.csv").write_text(f"key,age\n{rows}")
+    CliRunner().invoke(cli, ["add-fields", train, str(tmp_path / "ages.csv")], catch_exceptions=False)
+    (tmp_path / "more.csv").write_text(f"key,age\n{rows}cat/0000,5\n")
+    found = CliRunner().invoke(cli, ["add-fields", train, str(tmp_path / "more.csv")], catch_exceptions=False)
+    assert found.exit_code == 0 and said in found.output
+
+
 def test_fields_may_be_joined_to_the_index_by_pandas(filled: str) -> None:
     import pandas
 

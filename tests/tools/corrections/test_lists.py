@@ -87,10 +87,10 @@ def test_all_faults_of_a_list_are_told_together_and_nothing_is_written(train: st
     with pytest.raises(SourceError) as told:
         shardkit.relabel(train, columns)
     text = str(told.value)
-    for part in ("twice the key 'cat/0000'", "no sample has the key 'nothing'", "deleted already that has the key "
+    for part in ("repeats the key 'cat/0000'", "no sample has the key 'nothing'", "a deleted sample has the key "
                  "'cat/0003'", "no class 'bird'", "new_classes"):  # fmt: skip
         assert part in text
-    with pytest.raises(SourceError, match=r"twice the key 'a'.*no sample has the key 'a', 'b'.*deleted already"):
+    with pytest.raises(SourceError, match=r"repeats the key 'a'.*no sample has the key 'a', 'b'.*a deleted sample has"):
         shardkit.delete(train, ["a", "a", "b", "cat/0003"])
     assert names_in(train) == before
 

@@ -104,7 +104,7 @@ def test_a_shard_without_samples_is_removed(train: str, labels_of: Labels) -> No
 def test_unknown_samples_and_shards_of_other_datasets_are_not_purged(
     train: str, packed_once: Path, draw_tree: Callable[..., Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(SourceError, match=r"twice the key 'x'; no sample has the key 'x'"):
+    with pytest.raises(SourceError, match=r"repeats the key 'x'; no sample has the key 'x'"):
         shardkit.delete(train, ["x", "x"], purge=True)
     shardkit.pack(draw_tree(tmp_path / "tree", {"cat": 0, "emu": 2}), f"{train}2", workers=1,
                   classes=["cat", "dog", "fox", "emu"])  # fmt: skip
