@@ -76,11 +76,15 @@ def _changes_text(found: ChangeFindings) -> str:
 
 
 def _facts(found: DatasetFindings) -> list[str]:
+    groups = "group" if found.near_mislabelled == 1 else "groups"
     counts = [
         (sum(len(group) - 1 for group in found.duplicates), "identical to another one"),
         (found.mislabelled, "identical with different labels"),
         (sum(len(group) - 1 for group in found.near_duplicates or ()), "nearly equal to another one"),
-        (found.near_mislabelled, "groups nearly equal with different labels"),
+        (
+            found.near_mislabelled,
+            f"{groups} of near-duplicates with different labels",
+        ),
         (len(found.label_hints), "whose label may be wrong"),
         (len(found.undecodable), "can't be decoded"),
         (len(found.dark), "dark"),

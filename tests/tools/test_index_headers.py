@@ -71,10 +71,10 @@ def test_a_report_does_not_take_images_without_checksums_for_equal(theirs: str, 
     index_shards(f"{theirs}/web-*.tar", out=tmp_path / "mine")
     found = shardkit.report(tmp_path / "mine", tmp_path / "report.html")
     assert all(part.duplicates == () and part.mislabelled == 0 for part in found.datasets)
-    assert "equal images are not looked for" in (tmp_path / "report.html").read_text("utf-8")
+    assert "duplicates are not looked for" in (tmp_path / "report.html").read_text("utf-8")
     index_shards(f"{theirs}/web-*.tar", out=tmp_path / "mine", whole=True, overwrite=True)
     shardkit.report(tmp_path / "mine", tmp_path / "report.html")
-    assert "equal images are not looked for" not in (tmp_path / "report.html").read_text("utf-8")
+    assert "duplicates are not looked for" not in (tmp_path / "report.html").read_text("utf-8")
 
 
 def test_it_is_measured_and_shown_from_where_the_shards_are(theirs: str, tmp_path: Path) -> None:

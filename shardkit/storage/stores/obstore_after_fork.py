@@ -41,7 +41,7 @@ def _imported() -> Any:
         importlib.import_module("obstore.store")
         return importlib.import_module("obstore")
     except ImportError as exc:
-        fact = f"object storage needs the package obstore ({exc})"
+        fact = f"reading from a web server or a bucket needs the package obstore ({exc})"
         raise MissingExtraError("obstore", fact, 'pip install "shardkit[remote]"') from exc
 
 

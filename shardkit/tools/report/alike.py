@@ -23,17 +23,17 @@ WITHOUT = (
 def near(studies: Sequence[Study], leaks: Sequence[NearLeak], others: Mapping[str, Facts]) -> Section:
     """Images that look alike, in a dataset and in two, and labels that may be wrong."""
     if not any(study.near for study in studies):
-        return Section("near", "Nearly equal images", paragraph(text(WITHOUT)))
+        return Section("near", "Near-duplicates", paragraph(text(WITHOUT)))
     about = paragraph(
         "Resized, recompressed, gray or slightly cropped copies: perceptual hashes that differ in few bits, confirmed "
-        "by comparing both images at 32 x 32. Equal files are above."
+        "by comparing both images at 32 x 32. Duplicates of the same bytes are above."
     )
     parts = [_leak(leak, studies, others) for leak in leaks]
     for study in studies:
         if study.near is not None:
             several = f"<h3>Within {text(study.name)}</h3>" if len(studies) > 1 else "<h3>Within the dataset</h3>"
             parts.append(several + _within(study.facts, study.near))
-    return Section("near", "Nearly equal images", about + "\n".join(parts))
+    return Section("near", "Near-duplicates", about + "\n".join(parts))
 
 
 def _unseen(candidates: int, confirmed: int) -> str:

@@ -56,7 +56,7 @@ def summary(studies: Sequence[Study], leaks: Sequence[Leak], near: Sequence[Near
         parts.append(f'<div>{heading}<dl class="facts">{cards}</dl></div>')
     notes = _notes(studies, leaks, near)
     said = f'<ul class="notes">{"".join(f"<li>{note}</li>" for note in notes)}</ul>' if notes else ""
-    head = "<h3>To look at</h3>" + said if notes else paragraph("Nothing stands out.")
+    head = "<h3>Worth checking</h3>" + said if notes else paragraph("Nothing stands out.")
     return Section(
         "summary", "Summary", f'<div class="{"pair" if len(parts) > 1 else ""}">{"".join(parts)}</div>{head}'
     )
@@ -109,14 +109,14 @@ def _notes_on(study: Study) -> list[str]:
         (
             _images(study.doubles.mislabelled).replace("image", "group"),
             "equal",
-            "of equal images with different labels",
+            "of duplicates with different labels",
             True,
         ),
         (_images(study.doubles.surplus), "equal", "identical to another one", False),
         (
             _images(study.near.mislabelled if study.near else 0).replace("image", "group"),
             "near",
-            "of nearly equal images with different labels",
+            "of near-duplicates with different labels",
             True,
         ),
         (_images(study.near.surplus if study.near else 0), "near", "nearly equal to another one", False),
@@ -136,7 +136,7 @@ def _notes_on(study: Study) -> list[str]:
         if not what.startswith("0 ")
     ]
     if not facts.summed:
-        notes.append("equal images are not looked for: the index was made of headers alone, without checksums")
+        notes.append("duplicates are not looked for: the index was made of headers alone, without checksums")
     filled = [count for count in facts.counts if count]
     if empty := len(facts.classes) - len(filled):
         notes.append(f'<a href="#classes">{empty:,} {"class has" if empty == 1 else "classes have"} no samples</a>')

@@ -71,8 +71,8 @@ def equal(studies: Sequence[Study], leaks: Sequence[Leak], others: Mapping[str, 
     """Images that occur twice in a dataset, or in two datasets."""
     parts = [_leak(leak, studies, others) for leak in leaks]
     parts += [_doubles(study, several=len(studies) > 1) for study in studies]
-    about = paragraph("Two images count as equal if their files have the same CRC-32C and size.")
-    return Section("equal", "Equal images", about + "\n".join(parts))
+    about = paragraph("Two images are duplicates if their files have the same CRC-32C and size.")
+    return Section("equal", "Duplicates", about + "\n".join(parts))
 
 
 def _leak(leak: Leak, studies: Sequence[Study], others: Mapping[str, Facts]) -> str:

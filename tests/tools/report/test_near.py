@@ -108,7 +108,7 @@ def test_the_command_counts_what_looks_alike(packed: Path, tmp_path: Path, capsy
     assert run(["report", str(packed / "train"), "--out", str(tmp_path / "report.html")]) == 0
     said = capsys.readouterr().out
     assert "  2 images of train nearly equal to one of test\n" in said
-    assert "3 nearly equal to another one, 1 groups nearly equal with different labels" in said
+    assert "3 nearly equal to another one, 1 group of near-duplicates with different labels" in said
 
 
 def test_an_image_that_is_gone_is_not_compared(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,7 +101,7 @@ def test_it_finds_what_is_wrong(splits: Path, tmp_path: Path) -> None:
     assert (leak.name, leak.other, leak.relabelled) == ("train", "validation", 1)
     assert sorted(leak.images) == [("cat/0005", "cat/leak"), ("dog/0006", "cat/moved")]
     text = page_of(result.path).text
-    for words in ("2 images in both train and validation", "1 group of equal images with different labels"):
+    for words in ("2 images in both train and validation", "1 group of duplicates with different labels"):
         assert words in text
     assert "1 image is far from square." in text
     assert "cat/wide, 200 x 40" in text
