@@ -66,6 +66,9 @@ class Claim(msgspec.Struct, frozen=True):
 _held: dict[str, Lease] = {}
 """The leases of this process by place."""
 
+_taking: set[str] = set()
+"""The owners in this process that may have written their lease, and do not hold it yet."""
+
 
 class Lease:
     """A lease that this process holds; a thread renews it. Made by `held`."""
@@ -178,6 +181,14 @@ def _take(store: Store, name: str) -> Lease:
 
     place = str(store.root.child(name))
     claim = Claim(secrets.token_hex(8), platform.node(), os.getpid(), space=process_space())
+    _taking.add(claim.owner)
+    try:
+        return _taken(store, name, claim, place)
+    finally:
+        _taking.discard(claim.owner)
+
+
+def _taken(store: Store, name: str, claim: Claim, place: str) -> Lease:
     data = msgspec.json.encode(claim)
     told = False
     while True:
@@ -239,7 +250,7 @@ class _Watched:
 
 def _is_ours(place: str, owner: str) -> bool:
     lease = _held.get(place)
-    return lease is not None and lease.claim.owner == owner
+    return owner in _taking or (lease is not None and lease.claim.owner == owner)
 
 
 def _owner(store: Store, name: str) -> str | None:

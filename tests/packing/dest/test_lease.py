@@ -235,7 +235,7 @@ class Unconditional:
 def test_of_runs_that_begin_together_without_conditions_one_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "SETTLING_SECONDS", 1.0)
+    monkeypatch.setattr(lease, "SETTLING_SECONDS", 4.0)
     monkeypatch.setattr(lease, "EXPIRY_SECONDS", 30.0)
     plain = Unconditional(FsspecStore(locate(f"memory://{tmp_path.name}/x"), {}), 3)
     assert not has_conditions(plain)

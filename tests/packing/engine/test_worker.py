@@ -314,7 +314,7 @@ def test_processes_start_for_the_first_task_that_needs_python(
     assert len(list(one(tasks(), ignore))) == 4
     assert one.processes == []
     for path in (tree / "red").iterdir():
-        path.with_suffix(".png").write_bytes(draw_image(3, format="PNG"))
+        path.with_suffix(".gif").write_bytes(draw_image(3, format="GIF"))
         path.unlink()
     assert len(list(one(tasks(), ignore))) == 4
     assert len(one.processes) == 2

@@ -115,17 +115,14 @@ def test_unpacked_files_lie_below_their_corrected_class(train: str, tmp_path: Pa
     assert first.samples == 12
 
 
-def test_what_reads_the_shards_as_packed_is_refused(train: str, tmp_path: Path) -> None:
+def test_what_writes_the_shards_as_packed_is_refused(train: str, tmp_path: Path) -> None:
     shardkit.delete(train, ["dog/0000"])
-    for job in (
-        lambda: shardkit.repair(train, tmp_path / "out"),
-        lambda: shardkit.view_page(train),
-        lambda: shardkit.merge([train, f"{train}-other"], f"{train}-both"),
-    ):
-        with pytest.raises((UsageError, shardkit.NotFoundError), match=r"was corrected|there is no dataset"):
-            job()
-    shardkit.revert(train, 1)
+    with pytest.raises(UsageError, match="was corrected"):
+        shardkit.repair(train, tmp_path / "out")
+    shardkit.view_page(train)
     shardkit.export(train, "timm")
+    shardkit.revert(train, 1)
+    shardkit.repair(train, tmp_path / "out")
 
 
 def test_info_and_report_describe_the_version(train: str, tmp_path: Path) -> None:
