@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import ManifestError, NotFoundError, ShardkitError, StorageError
+from shardkit.errors import ManifestError, NotFoundError, ShardkitError
 from shardkit.location import Location
 from shardkit.shards.columns.ranges import Range, ranges_of
 from shardkit.shards.columns.types import PREFIX, fields_of, types_in
@@ -36,7 +36,15 @@ from shardkit.shards.index import (
 from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry
 from shardkit.shards.objects import Objects
 from shardkit.shards.parquet.columns import TEXT_COLUMN_BYTES, first_leaves, fits, numbers, texts
-from shardkit.shards.parquet.sources import INDEX_CURE, source_at, source_on_disk
+from shardkit.shards.parquet.sources import (
+    INDEX,
+    INDEX_CURE,
+    open_parquet,
+    raise_unreadable,
+    source_at,
+    source_on_disk,
+    span_of,
+)
 from shardkit.shards.quality import QUALITY
 from shardkit.shards.seek import MOST_BYTES
 from shardkit.storage.ranged import RangedFile
@@ -89,13 +97,11 @@ class IndexFile:
         """source: a pyarrow file whose size and CRC-32C have been checked. place: its name in messages. ranged: what
         fetches it, if only its parts are fetched."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         self.place, self.shards, self._ranged = place, shards, ranged
         self._overlay, self._fields = overlay, fields
         try:
-            options = {"page_checksum_verification": True, "pre_buffer": False}  # `fetched` holds what is read
-            self._file = pq.ParquetFile(source, **options)
+            self._file = open_parquet(source, pre_buffer=False)  # `fetched` holds what is read
             self._require_columns(self._file.schema_arrow)
             if self._file.num_row_groups != len(shards):
                 fact = f"the index has {self._file.num_row_groups} row groups, but covers {len(shards)} shards"
@@ -104,7 +110,7 @@ class IndexFile:
             self._further = {PREFIX + name: text for name, text in types_in(self._file.schema_arrow).items()}
             texts = self._texts_by_dictionary()
             if texts:
-                self._file = pq.ParquetFile(source, read_dictionary=texts, **options)
+                self._file = open_parquet(source, pre_buffer=False, read_dictionary=texts)
             whole = source.size() if isinstance(source, pa.BufferReader) else 0
             self.memory = FOOTER_MEMORY * self._file.metadata.serialized_size + whole
             """The bytes of memory that it takes, about."""
@@ -167,15 +173,10 @@ class IndexFile:
 
     def _spans(self, groups: Sequence[int], names: Sequence[str]) -> list[tuple[int, int]]:
         """The places in the file of columns of some shards."""
-        found = []
+        found = list[tuple[int, int]]()
         for group in groups:
             about = self._about(group)
-            for name in self._columns_of(about, group, names):
-                column = about.column(self._at[name])
-                first = column.data_page_offset
-                if column.has_dictionary_page and column.dictionary_page_offset is not None:
-                    first = min(first, column.dictionary_page_offset)
-                found.append((first, first + column.total_compressed_size))
+            found += [span_of(about.column(self._at[name])) for name in self._columns_of(about, group, names)]
         return found
 
     def _columns_of(self, about: pq.RowGroupMetaData, group: int, names: Sequence[str]) -> list[str]:
@@ -405,10 +406,7 @@ class IndexFile:
         return sorted(found)
 
     def _unreadable(self, exc: Exception) -> NoReturn:
-        if isinstance(exc, OSError) and exc.errno is not None:
-            raise StorageError(self.place, exc.strerror or str(exc), "check the disk and its permissions") from exc
-        text = next(iter(str(exc).splitlines()), "") or type(exc).__name__
-        raise ManifestError(self.place, f"the index is damaged ({text})", INDEX_CURE) from exc
+        raise_unreadable(exc, self.place, INDEX)
 
 
 def open_index(

@@ -32,6 +32,7 @@ from shardkit.shards.columns.values import fitted_column
 from shardkit.shards.corrections.block import FieldsEntry
 from shardkit.shards.index import TEXT_BYTES as KEY_BYTES
 from shardkit.shards.index import as_numpy
+from shardkit.shards.parquet.sources import FileKind, open_parquet, raise_unreadable, span_of
 from shardkit.storage.ranged import RangedFile
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ VERSION = b"1"
 SHARDS = b"shardkit.fields.shards"
 
 CURE = "restore it, or open another version: NAME@N"
+
+FIELDS = FileKind("file of added fields", CURE)
 
 GROUP_ROWS = 1 << 14
 """The rows of a row group, and those that are left of its last shard."""
@@ -114,15 +117,13 @@ class FieldsFile:
     ) -> None:
         """source: a pyarrow file whose size and CRC-32C have been checked. samples: those in each shard as packed.
         place: its name in messages. ranged: what fetches it, if only its parts are fetched."""
-        import pyarrow.parquet as pq
-
         self.place, self.entry, self._ranged = place, entry, ranged
         self.names = {PREFIX + name: text for name, text in known_types(entry.columns).items()}
         self._samples = np.array(samples, np.int64)
         self._kept: OrderedDict[int, dict[str, Any]] = OrderedDict()
         self._lock = RLock()
         try:
-            self._file = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False)
+            self._file = open_parquet(source, pre_buffer=False)
             self._require_version()
             self._require_columns()
             self._firsts, self._lasts = self._shards_of_groups()
@@ -188,7 +189,7 @@ class FieldsFile:
         for name, column in columns.items():
             self._require_bounded(name, column, about.num_rows)
         try:
-            spans = [_span(column) for column in columns.values()]
+            spans = [span_of(column) for column in columns.values()]
             with nullcontext() if self._ranged is None else self._ranged.holding(spans):
                 table = self._file.read_row_group(group, columns=list(names), use_threads=False).select(list(names))
             if len(table) != about.num_rows:
@@ -254,16 +255,7 @@ class FieldsFile:
             self._unreadable(ValueError(f"its column {name!r} has {size} for {rows} samples"))
 
     def _unreadable(self, exc: Exception) -> NoReturn:
-        text = next(iter(str(exc).splitlines()), "") or type(exc).__name__
-        raise ManifestError(self.place, f"the file of added fields is damaged ({text})", CURE) from exc
-
-
-def _span(column: Any) -> tuple[int, int]:
-    """The place in the file of a column of a row group."""
-    first = column.data_page_offset
-    if column.has_dictionary_page and column.dictionary_page_offset is not None:
-        first = min(first, column.dictionary_page_offset)
-    return first, first + column.total_compressed_size
+        raise_unreadable(exc, self.place, FIELDS)
 
 
 class AppliedFields:

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.checksums import crc32c
 from shardkit.errors import ManifestError
 from shardkit.shards.corrections.block import Corrections, OverlayEntry
 from shardkit.shards.index import TEXT_BYTES, as_numpy, combine
+from shardkit.shards.parquet.sources import FileKind, index_source, open_parquet, raise_unreadable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,6 +32,8 @@ FORMAT = b"shardkit.overlay"
 VERSION = b"1"
 
 CURE = "restore it, or open another version: NAME@N"
+
+OVERLAY = FileKind("overlay", CURE)
 
 _COLUMNS = ("shard", "row", "deleted", "label", "target")
 
@@ -134,14 +136,10 @@ def decode_overlay(data: bytes, entry: OverlayEntry, place: str, *, keys: bool =
 
     Raises ManifestError if it is not the one in the manifest, damaged, or of a later version.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if len(data) != entry.bytes or crc32c(data) != int(entry.crc32c, 16):
-        raise ManifestError(place, "the overlay is not the one that its manifest names", CURE)
+    source = index_source(data, entry, place, OVERLAY)
     try:
         texts = ["target", *(["key"] if keys else [])]
-        with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True, read_dictionary=texts) as file:
+        with open_parquet(source, read_dictionary=texts) as file:
             version = (file.metadata.metadata or {}).get(FORMAT, b"")
             if version != VERSION:
                 fact = f"the overlay has version {version.decode(errors='replace') or '?'}, and this shardkit reads 1"
@@ -154,8 +152,7 @@ def decode_overlay(data: bytes, entry: OverlayEntry, place: str, *, keys: bool =
     except ManifestError:
         raise
     except Exception as exc:  # pyarrow raises nearly anything on damaged data
-        text = next(iter(str(exc).splitlines()), "") or type(exc).__name__
-        raise ManifestError(place, f"the overlay is damaged ({text})", CURE) from exc
+        raise_unreadable(exc, place, OVERLAY)
 
 
 def _require_bounded(file: Any, texts: Sequence[str]) -> None:

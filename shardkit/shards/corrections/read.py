@@ -11,13 +11,12 @@ from shardkit.location import Location
 from shardkit.shards.columns.types import PREFIX, Types
 from shardkit.shards.columns.values import completed_table
 from shardkit.shards.corrections.block import FieldsEntry
-from shardkit.shards.corrections.fields import CURE as FIELDS_CURE
-from shardkit.shards.corrections.fields import GROUP_BYTES, GROUP_ROWS, AppliedFields, FieldsFile
+from shardkit.shards.corrections.fields import FIELDS, GROUP_BYTES, GROUP_ROWS, AppliedFields, FieldsFile
 from shardkit.shards.corrections.overlay import CURE, AppliedOverlay, Overlay, decode_overlay, require_fits
 from shardkit.shards.index_file import IndexFile, index_entries, open_index_at
 from shardkit.shards.manifest import Manifest
 from shardkit.shards.objects import Objects
-from shardkit.shards.parquet.sources import INDEX_CURE, FileKind, source_at
+from shardkit.shards.parquet.sources import INDEX_CURE, source_at
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,8 +49,6 @@ def read_overlay(objects: Objects, beside: Location, manifest: Manifest, *, keys
         return require_fits(found, corrections, [shard.samples for shard in manifest.shards], str(place))
     raise AssertionError("two turns end in a return or a raise")
 
-
-FIELDS = FileKind("file of added fields", FIELDS_CURE)
 
 FOOTER = 4096
 """About the bytes of a file's own description beside those for its row groups."""

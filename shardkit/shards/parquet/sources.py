@@ -10,12 +10,12 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from shardkit.checksums import crc32c, crc32c_of_file
 from shardkit.errors import ManifestError, NotFoundError, StorageError
 from shardkit.location import Location
-from shardkit.shards.corrections.block import FieldsEntry
+from shardkit.shards.corrections.block import FieldsEntry, OverlayEntry
 from shardkit.shards.index import INTEGERS
 from shardkit.shards.manifest import IndexEntry, ShardEntry
 from shardkit.shards.objects import Objects
@@ -23,7 +23,7 @@ from shardkit.storage.ranged import RangedFile
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
+    import pyarrow.parquet as pq
 
 INDEX_CURE = "restore it, pack again, or run 'shardkit index'"
 
@@ -38,7 +38,7 @@ class FileKind:
 
 INDEX = FileKind("index", INDEX_CURE)
 
-TableEntry = IndexEntry | FieldsEntry
+TableEntry = IndexEntry | FieldsEntry | OverlayEntry
 """What a manifest says of a Parquet file with rows of samples."""
 
 WHOLE_BYTES = 32 << 20
@@ -151,12 +151,34 @@ def other_file(place: str, what: FileKind) -> ManifestError:
     return ManifestError(place, f"the {what.name} is not the one that its manifest names", what.cure)
 
 
-def is_index(file: Any) -> bool:
-    """Whether a Parquet file (a path, or a file object) has the columns of an index. Any other file is not one."""
+def open_parquet(source: Any, **options: Any) -> pq.ParquetFile:
+    """A Parquet file, the checksum of each page of which is checked when it is read. source: a pyarrow file, or what
+    pyarrow opens. options: those of `pyarrow.parquet.ParquetFile`. Raises nearly anything for damaged data."""
     import pyarrow.parquet as pq
 
+    return pq.ParquetFile(source, page_checksum_verification=True, **options)
+
+
+def span_of(column: pq.ColumnChunkMetaData) -> tuple[int, int]:
+    """The place in the file (first byte, end) of a column of a row group."""
+    first = column.data_page_offset
+    if column.has_dictionary_page and column.dictionary_page_offset is not None:
+        first = min(first, column.dictionary_page_offset)
+    return first, first + column.total_compressed_size
+
+
+def raise_unreadable(exc: Exception, place: str, what: FileKind) -> NoReturn:
+    """Raise StorageError for an error of the disk, and ManifestError for anything else that pyarrow raised."""
+    if isinstance(exc, OSError) and exc.errno is not None:
+        raise StorageError(place, exc.strerror or str(exc), "check the disk and its permissions") from exc
+    text = next(iter(str(exc).splitlines()), "") or type(exc).__name__
+    raise ManifestError(place, f"the {what.name} is damaged ({text})", what.cure) from exc
+
+
+def is_index(file: Any) -> bool:
+    """Whether a Parquet file (a path, or a file object) has the columns of an index. Any other file is not one."""
     try:
-        with pq.ParquetFile(file) as opened:
+        with open_parquet(file) as opened:
             return {"shard", "key", "path", *INTEGERS} <= set(opened.schema_arrow.names)
     except Exception:  # pyarrow raises nearly anything for files that are not Parquet
         return False
@@ -168,9 +190,7 @@ def groups_of(source: Any, columns: Sequence[str]) -> list[ShardEntry]:
     source: a pyarrow file. columns: those that it must have besides `shard`. Raises ValueError, and nearly anything for
     damaged data.
     """
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(source, page_checksum_verification=True) as file:
+    with open_parquet(source) as file:
         missing = {"shard", *columns}.difference(file.schema_arrow.names)
         if missing:
             raise ValueError(f"it has no column {min(missing)}")

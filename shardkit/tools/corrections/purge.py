@@ -57,7 +57,7 @@ from shardkit.shards.names import (
     skipped_name,
 )
 from shardkit.shards.objects import Objects
-from shardkit.shards.parquet.sources import INDEX_CURE
+from shardkit.shards.parquet.sources import INDEX_CURE, open_parquet
 from shardkit.tools.corrections.place import Base, CorrectedPlace
 
 MOVED = ("offset", "image_offset")
@@ -202,9 +202,8 @@ def _write_indexes(purged: _Purged, shards: list[ShardEntry]) -> Iterator[IndexE
 def _rewritten(purged: _Purged, data: bytes, numbers: range, left: list[int], shards: list[ShardEntry]) -> bytes:
     """An index file with the rows that are left, all columns included."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    source, sink = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True), io.BytesIO()
+    source, sink = open_parquet(pa.BufferReader(data)), io.BytesIO()
     with table_writer(sink, source.schema_arrow) as write:
         for number in left:
             table = source.read_row_group(number - numbers[0])

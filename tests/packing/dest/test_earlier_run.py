@@ -1,4 +1,4 @@
-"""Run again: what is whole is kept, what was cut short goes on, and what changed is written anew."""
+"""Run again: what is whole is kept, what was cut short goes on, and what changed is written again."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def edit_manifest(packed: Path, edit: Callable[[dict[str, Any]], object]) -> Non
 
 
 def edit_index(packed: Path, edit: Callable[[list[ShardRows]], object]) -> None:
-    """Write the index anew, as `edit` leaves it, with its right CRC in the manifest."""
+    """Write the index again, as `edit` leaves it, with its right CRC in the manifest."""
     place = Path(f"{packed}.parquet")
     index = IndexFile(Location("", str(place)), None)
     shards = []
