@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from shardkit.errors import UsageError, redacted
 
@@ -13,8 +14,7 @@ _QUERY = re.compile(r"\?(?=[^?]*=)(.*)", re.DOTALL)
 """The query of a URL. A `?` without a `=` after it belongs to a glob."""
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Location:
+class Location(msgspec.Struct, frozen=True):
     """A place for bytes. `scheme` is "" for a local path; `path` is the path, or what follows `scheme://`.
 
     Locations compare and hash by their text, not by what they point to. `str()` is for people and contains no

@@ -6,8 +6,9 @@ A new format is a folder beside these two, its name in FormatName, and a line in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+import msgspec
 
 from shardkit.errors import DamagedError
 
@@ -146,8 +147,7 @@ class Description(NamedTuple):
     text: str
 
 
-@dataclass(slots=True)
-class SalvagedSample:
+class SalvagedSample(msgspec.Struct):
     """A sample that can still be read in a damaged shard. start: its first byte. fields: (first byte, length) of those
     that are bytes. split: whether they were not adjacent. record: the whole sample, if its own checksums prove it.
     """
@@ -159,8 +159,7 @@ class SalvagedSample:
     record: Record | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
+class Gap(msgspec.Struct, frozen=True):
     """Bytes that hold no intact sample. key, path: of the damaged sample, as far as they can be read."""
 
     start: int
@@ -170,16 +169,15 @@ class Gap:
     error: DamagedError
 
 
-@dataclass(slots=True)
-class Salvaged:
+class Salvaged(msgspec.Struct):
     """What a shard still holds, in order. damage: what was found on the way. suspects: the keys next to damage, which
     may lack a field. gaps: where samples were, if the format can tell.
     """
 
-    samples: list[SalvagedSample] = field(default_factory=list)
-    damage: list[DamagedError] = field(default_factory=list)
-    suspects: set[str] = field(default_factory=set)
-    gaps: list[Gap] = field(default_factory=list)
+    samples: list[SalvagedSample] = []
+    damage: list[DamagedError] = []
+    suspects: set[str] = set()
+    gaps: list[Gap] = []
 
 
 Fetch = Callable[[int, int], bytes]
@@ -202,14 +200,13 @@ class Skimmed(NamedTuple):
     head: bytes
 
 
-@dataclass(slots=True)
-class SkimState:
+class SkimState(msgspec.Struct):
     """Where `Format.skim` begins, and what it knows of what is before: the keys, and records of a tar that hold for all
     members. It adds to both."""
 
     at: int = 0
-    keys: set[str] = field(default_factory=set)
-    records: dict[bytes, bytes] = field(default_factory=dict)
+    keys: set[str] = set()
+    records: dict[bytes, bytes] = {}
 
 
 class Format(Protocol):

@@ -53,9 +53,9 @@ class OpenShard:
 
     def close(self, columns: bytes = b"") -> Receipt:
         """Complete the shard. columns: further columns of its samples, as `encoded_columns` gives them."""
-        self.writer.end()
-        self.sink.end()
-        self._stack.close()
+        with self._stack:  # closes the file if they fail
+            self.writer.end()
+            self.sink.end()
         written = self.writer.written([])
         if columns:
             written = msgspec.structs.replace(written, rows=with_columns(written.rows, columns, written.rows.keys))

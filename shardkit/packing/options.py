@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from shardkit.errors import UsageError
 from shardkit.formats.format import FormatName
@@ -26,8 +27,7 @@ NEAR_DUPLICATES = "group_near_duplicates"
 """The option, also in the manifest, by which near-duplicates are kept in one split."""
 
 
-@dataclass(frozen=True, slots=True)
-class PackOptions:
+class PackOptions(msgspec.Struct, frozen=True):
     """What determines the bytes of a dataset, and how it is made. Raises UsageError for values that conflict."""
 
     format: FormatName
@@ -42,7 +42,7 @@ class PackOptions:
     overwrite: bool
     fields: tuple[str, ...] = ()
     split: Splitting | None = None
-    labels: LabelOptions = field(default_factory=LabelOptions)
+    labels: LabelOptions = LabelOptions()
     append: bool = False
     transcode: Transcoding | None = None
     seek_points: bool = False

@@ -16,6 +16,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
+
 from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.formats.format import FORMATS, FormatName
 from shardkit.location import locate
@@ -262,8 +264,7 @@ def plan_pack(
     return PackPlan(tuple(job.described() for job in packing.jobs(packing.destinations, progress)))
 
 
-@dataclass(frozen=True, slots=True)
-class Packing:
+class Packing(msgspec.Struct, frozen=True):
     """A packing whose source is not scanned yet. destinations: split -> destination ("" if there are no splits)."""
 
     options: PackOptions

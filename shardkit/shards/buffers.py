@@ -14,9 +14,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -60,8 +60,7 @@ OPEN_SHARDS = 64
 """Files that a reader keeps open to find out what is in the page cache."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShardFile:
+class ShardFile(msgspec.Struct, frozen=True):
     """The location of a shard, and its expected size and checksum. crc32c: -1 if not known. unpacked: the bytes of a
     gzip shard's tar, else 0. version: the store's version (ETag) when the shard was indexed, if it is known."""
 

@@ -7,9 +7,9 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,8 +24,7 @@ Pairs = Counter[tuple[int, str]]
 """(label (-1: none), first directory of the key ("": none)) -> the number of such samples."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClassMap:
+class ClassMap(msgspec.Struct, frozen=True):
     """The classes in label order. `by_folder`: the label of each first directory, if no sample has a `cls`."""
 
     classes: tuple[ClassEntry, ...]
@@ -38,8 +37,7 @@ class ClassMap:
         return np.array([self.by_folder.get(folder, -1) for folder in folders], np.int64)
 
 
-@dataclass(frozen=True, slots=True)
-class ShardLabels:
+class ShardLabels(msgspec.Struct, frozen=True):
     """What one shard says about the classes.
 
     texts: label -> class name, if the format stores it. mixed: the place where its labels begin to mean other classes.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from shardkit.errors import ShardkitError, printable
 
@@ -47,8 +47,7 @@ CURES = {
 """Each kind of finding with its usual cure. A kind is a word for scripts, and does not change."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True, order=True):
     """A problem: its file (`shard`, a path), byte, and sample; None if it has none."""
 
     shard: str

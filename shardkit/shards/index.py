@@ -21,9 +21,9 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -70,8 +70,7 @@ QUALITY_TYPES = np.dtype([(PHASH, "<u8"), (BRIGHTNESS, "<f4"), (SHARPNESS, "<f4"
 assert QUALITY_TYPES.itemsize == RECORD.size
 
 
-@dataclass(frozen=True, slots=True)
-class ShardRows:
+class ShardRows(msgspec.Struct, frozen=True):
     """The index rows of one shard. `numbers` has the columns of INTEGERS, each of length n; `keys`, `paths`: n str.
     seek: the seek points of each image, b"" for one that has none; None if they were not asked for. columns: further
     columns by NAME, of the types of the index or fitting them; None if there are none. quality: an array of

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,8 +41,7 @@ OPEN_BYTES = 96 << 20
 COLUMNS = ("key", "path", *INTEGERS)
 
 
-@dataclass(frozen=True, slots=True)
-class IndexRows:
+class IndexRows(msgspec.Struct, frozen=True):
     """The index rows of one shard: keys, paths (str), and the number columns of INTEGERS, null as -1."""
 
     keys: list[str]
@@ -50,8 +49,7 @@ class IndexRows:
     numbers: dict[str, NDArray[Any]]
 
 
-@dataclass(slots=True)
-class ShardPlace:
+class ShardPlace(msgspec.Struct):
     """A shard: its location and, if there is a manifest, its entry there and its index (file, row group)."""
 
     location: Location
@@ -187,21 +185,20 @@ class IndexFile:
         return {} if opened is None else opened.further_types
 
 
-@dataclass(slots=True)
-class Opened:
+class Opened(msgspec.Struct):
     """An opened source. `place`: the manifest, or the first shard. `findings`: the problems found while opening."""
 
     place: Location
     shards: list[ShardPlace]
     manifest: Manifest | None = None
-    index: list[IndexFile] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
+    index: list[IndexFile] = []
+    findings: list[Finding] = []
     stem: str = ""
     """The name of the dataset of the manifest."""
     whole: bool = True
     """False if the source names only some of the manifest's shards."""
-    objects: Objects = field(default_factory=Objects)
-    entries: list[tuple[Location, IndexEntry | FieldsEntry | FileEntry]] = field(default_factory=list)
+    objects: Objects = msgspec.field(default_factory=Objects)
+    entries: list[tuple[Location, IndexEntry | FieldsEntry | FileEntry]] = []
     """Index files and added fields that were not read, since only the store's information about them is needed, and
     files of other versions."""
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,8 +40,7 @@ SUM_BYTES = 4 << 20
 NUMBERS = ("label", "offset", "size", "image_offset", "image_size", "crc32c")
 
 
-@dataclass(frozen=True, slots=True)
-class ShardBytes:
+class ShardBytes(msgspec.Struct, frozen=True):
     """The bytes of a shard. `file_bytes`, `crc32c`: of the file as stored (None: not summed).
 
     data: a mapped file, or bytes. A mapped file is checked for each `buffer`, `view` and sample, which must not be held
@@ -83,8 +82,7 @@ class ShardBytes:
         return _looking(summer(np.frombuffer(self.data, np.uint8)), self.data)
 
 
-@dataclass(slots=True)
-class ShardContent:
+class ShardContent(msgspec.Struct):
     """What was read from a shard: a row for each sample, up to the first error.
 
     numbers: int64 columns of NUMBERS (label NO_LABEL or BAD_LABEL if there is none; image_offset -1 likewise).
@@ -98,13 +96,13 @@ class ShardContent:
     file_bytes: int
     unpacked_bytes: int
     gzip: bool
-    keys: list[str] = field(default_factory=list)
-    image_fields: list[str] = field(default_factory=list)
-    paths: list[str] = field(default_factory=list)
-    fields: dict[str, None] = field(default_factory=dict)
-    texts: dict[int, str] = field(default_factory=dict)
+    keys: list[str] = []
+    image_fields: list[str] = []
+    paths: list[str] = []
+    fields: dict[str, None] = {}
+    texts: dict[int, str] = {}
     renamed: tuple[int, str, str, int, str] | None = None
-    numbers: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    numbers: dict[str, NDArray[np.int64]] = {}
     crc32c: int = 0
     error: DamagedError | None = None
 

@@ -6,7 +6,8 @@ import itertools
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from shardkit.errors import NotFoundError, SourceError
 from shardkit.events import Progress, ProgressFn, no_progress
@@ -26,8 +27,7 @@ LISTINGS = 16
 _TELL_OBJECTS = 10_000
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Bucket:
+class Bucket(msgspec.Struct, frozen=True, eq=False):
     """The objects below a folder of a store. versions: one for each object of the listing."""
 
     folder: Location

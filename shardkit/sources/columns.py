@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,8 +14,7 @@ from shardkit.sources.scratch import Growing, read_through, scratch
 from shardkit.sources.tree.names import JoinedNames
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PathColumn:
+class PathColumn(msgspec.Struct, frozen=True, eq=False):
     """n paths. `blob` has their concatenated bytes (uint8); path i is `blob[offsets[i]:offsets[i + 1]]` (int64, n + 1).
 
     A path costs its own bytes and 8 more. Safe to read from several threads.

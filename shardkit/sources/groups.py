@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from shardkit.errors import BadFileError, SourceError, UsageError, printable
@@ -19,8 +20,7 @@ from shardkit.sources.source import Source
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Grouped:
+class Grouped(msgspec.Struct, frozen=True, eq=False):
     """Samples of several files each.
 
     samples: a row for each sample, with the path of the file of field `primary` (the first image field, or the first

@@ -9,9 +9,10 @@ import logging
 import os
 from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from shardkit.errors import SourceError
@@ -34,8 +35,7 @@ _ARCHIVES = frozenset(("zip", "tar", "gz", "tgz", "bz2", "tbz2", "xz", "txz", "z
 Rows = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class FileListing:
+class FileListing(msgspec.Struct, frozen=True, eq=False):
     """All files of a tree, in any order.
 
     place: the tree's name in messages, without a trailing slash. names: parts joined by `/`, none of them empty, `.`
@@ -48,7 +48,7 @@ class FileListing:
     sizes: NDArray[np.int64]
     folders: Sequence[str] = ()
     left_out: Sequence[tuple[str, str]] = ()
-    _index: dict[str, tuple[array[int], set[str]]] = field(default_factory=dict, init=False, repr=False)
+    _index: dict[str, tuple[array[int], set[str]]] = {}
 
     def index(self) -> Mapping[str, tuple[array[int], set[str]]]:
         """Folder ("" for the top) -> (rows of its files, names of its folders)."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from shardkit.errors import ManifestError, SourceError, UsageError, printable
 from shardkit.events import ProgressFn, no_progress
@@ -214,8 +215,7 @@ def _packed_already(path: str) -> SourceError:
     return SourceError(fs_text(path), fact, f"to write it again, run 'shardkit convert {fs_text(path)} DEST'")
 
 
-@dataclass(frozen=True, slots=True)
-class _Labelled:
+class _Labelled(msgspec.Struct, frozen=True):
     """A source of any kind, with the labels that the options ask for."""
 
     opened: Opened

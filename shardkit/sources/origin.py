@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from shardkit.location import Location
@@ -51,8 +52,7 @@ class Origin(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class FilesBelowRoot:
+class FilesBelowRoot(msgspec.Struct, frozen=True, eq=False):
     """The files of a tree."""
 
     root: bytes
@@ -80,8 +80,7 @@ class FilesBelowRoot:
         return b""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class FilesAnywhere:
+class FilesAnywhere(msgspec.Struct, frozen=True, eq=False):
     """Local files by their absolute paths."""
 
     paths: PathColumn
@@ -108,8 +107,7 @@ class FilesAnywhere:
         return b"\0".join(self.paths.take(rows))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class InArchive:
+class InArchive(msgspec.Struct, frozen=True, eq=False):
     """Members of the archive at `path`. `kind` is "zip", "tar", or a kind that must be read from front to back.
 
     rows: the member of each row of the source. spool: the file with the unpacked members, and each member's byte in it.
@@ -160,8 +158,7 @@ class InArchive:
         return self.members.crcs[self.rows[rows]].tobytes()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class InStore:
+class InStore(msgspec.Struct, frozen=True, eq=False):
     """Objects below `folder`. versions: one for each object, empty if the store has none."""
 
     folder: Location

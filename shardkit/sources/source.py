@@ -7,10 +7,11 @@ import os
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from shardkit.errors import SourceError, UsageError, printable
@@ -44,8 +45,7 @@ _log = logging.getLogger(__name__)
 _PROGRESS_FILES = 1000  # report after a folder, but not after every folder in a tree of small ones
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Inline:
+class Inline(msgspec.Struct, frozen=True, eq=False):
     """Sample fields that are not in files: field -> the bytes of each row.
 
     labels: "class" if each sample has a class number, "listed" if that is not its folder's; "multi" if the field
@@ -61,8 +61,7 @@ class Inline:
         return Inline({name: PathColumn.of(column.take(rows)) for name, column in self.fields.items()}, self.labels)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Source:
+class Source(msgspec.Struct, frozen=True, eq=False):
     """The files of one split, a row each, in scan order: by class, then Keras' order.
 
     root: the folder that `paths` are relative to. classes: names in label order, valid text. paths: as in the file

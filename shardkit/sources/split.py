@@ -15,9 +15,9 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,8 +44,7 @@ Pairs = NDArray[np.int64]
 """Rows of a source that belong into one split, shape (n, 2)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Splitting:
+class Splitting(msgspec.Struct, frozen=True):
     """The splits by name with their fractions, in the order given. group_by: a regular expression, or "" for none.
     near_duplicates: whether images that look alike are kept in one split.
 

@@ -12,7 +12,8 @@ import os
 import re
 import time
 import zlib
-from dataclasses import dataclass
+
+import msgspec
 
 from shardkit.system import is_running
 
@@ -24,8 +25,7 @@ _MACHINE = f"{zlib.crc32(os.uname().nodename.encode() if hasattr(os, 'uname') el
 _NAME = re.compile(r"(?P<name>.+)\.(?P<machine>[0-9a-f]{8})-(?P<process>\d{1,10})" + re.escape(PART), re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """The parsed name of a temporary file: its final name, and the machine and process that write it."""
 
     name: str

@@ -10,8 +10,9 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
+
+import msgspec
 
 from shardkit.errors import StorageError, TransientError
 
@@ -24,8 +25,7 @@ AFTER_SECONDS = 60.0
 """The longest wait for a server's Retry-After."""
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(msgspec.Struct, frozen=True):
     """Retry limits: attempts in a row without any progress, waits, and the time limit of one operation."""
 
     attempts: int = 8

@@ -9,9 +9,10 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, runtime_checkable
+
+import msgspec
 
 from shardkit.errors import NotFoundError, UsageError, redacted
 from shardkit.location import Location
@@ -24,8 +25,7 @@ StorageOptions = Mapping[str, Any]
 logged or included in an error."""
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
+class ObjectInfo(msgspec.Struct, frozen=True):
     """An object of a store. crc32c: of its content, as 8 hex digits, if the store knows it: some compute it, others
     keep what `put` was given (see each class). version: changes with the content
     (an ETag, or else the time of the last change), if the store has one."""

@@ -10,9 +10,10 @@ import io
 import logging
 from collections.abc import Callable, Generator
 from contextlib import suppress
-from dataclasses import replace
 from threading import Event
 from typing import TYPE_CHECKING, BinaryIO, Literal, cast
+
+from msgspec.structs import replace
 
 from shardkit.checksums import crc32c
 from shardkit.errors import DamagedError, NotFoundError, StorageError

@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from shardkit.errors import DestinationError, ManifestError, UsageError
 from shardkit.events import ProgressFn, no_progress
@@ -235,9 +236,7 @@ def _find(source: SourceLike, where: EngineOptions, remote: Remote) -> Sequence[
     shards = find_shards(source)
     if where.name == "local":
         return shards
-    return [
-        replace(shard, path=os.path.abspath(shard.path)) for shard in shards
-    ]  # a node may have another working directory
+    return [replace(shard, path=os.path.abspath(shard.path)) for shard in shards]  # a node may be elsewhere
 
 
 def _is_far(source: SourceLike) -> bool:

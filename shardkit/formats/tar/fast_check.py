@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
@@ -35,8 +35,7 @@ Bytes = NDArray[np.uint8]
 Numbers = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class PlainShard:
+class PlainShard(msgspec.Struct, frozen=True):
     """fields, sums: each image's field and CRC-32C. crc32c: of the whole file."""
 
     fields: list[str]

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from shardkit.formats.tar.headers import ustar_block
 from shardkit.formats.tar.read_ahead import ReadAhead
@@ -31,8 +32,7 @@ FEWEST_FILES, MOST_FILES = 32, 1 << 14
 """The files handed over in one call: few after one that was not plain, and then twice as many each time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Gathered:
+class Gathered(msgspec.Struct, frozen=True):
     """Some consecutive samples that were written. size: their bytes. crc: the CRC-32C of the output up to their end.
 
     Columns with a number for each: offset (in the output), length, the image's offset, width, height, and CRC-32C of
@@ -50,8 +50,7 @@ class Gathered:
     crcs: array[int]
 
 
-@dataclass(frozen=True, slots=True)
-class StoredMembers:
+class StoredMembers(msgspec.Struct, frozen=True):
     """Where the files are in an archive, of which `fd` is open. numbers: native int64, (offset, packed size, method,
     CRC-32) for each; the method is that of a zip, IN_TAR for a tar."""
 
@@ -59,8 +58,7 @@ class StoredMembers:
     numbers: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class StoredTexts:
+class StoredTexts(msgspec.Struct, frozen=True):
     """What TFRecord stores beside the files: the path of each as the source has it, and label -> class name."""
 
     paths: list[bytes]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from shardkit.formats.protocol import (
     Description,
@@ -35,8 +36,7 @@ if TYPE_CHECKING:
     from shardkit.formats.tar.read_ahead import ReadAhead
 
 
-@dataclass(frozen=True, slots=True)
-class Tfrecord:
+class Tfrecord(msgspec.Struct, frozen=True):
     """TFRecord shards."""
 
     name: FormatName = "tfrecord"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from shardkit.errors import DamagedError
@@ -29,8 +29,7 @@ LENGTH_BYTES = 5
 """A record has less than a TiB: the upper bytes of its length are zeros, which are rare in images."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True):
     """A record whose checksums are correct. key_feature: the feature with its key, "" if it has none.
 
     image: its image's field and place, "" for none. fields: all names. text: of its class, "" if it has none.

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,8 +35,7 @@ PLAIN = 1.0
 _TOGETHER = 512
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Looks:
+class Looks(msgspec.Struct, frozen=True, eq=False):
     """What is known of some images, a row each.
 
     prints: equal for equal files, and 0 where that is not known (uint64). hashes: uint64. brightness, entropy: NaN for
@@ -65,8 +64,7 @@ class Looks:
         return found
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Candidates:
+class Candidates(msgspec.Struct, frozen=True, eq=False):
     """Pairs of rows that may look alike.
 
     near: all whose hashes differ in few bits. pairs: those of them to compare, the nearest first, at most

@@ -16,8 +16,9 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from shardkit.images import png
 from shardkit.images.jpeg import start_of_frame, tidy
@@ -47,8 +48,7 @@ _GIF_KEPT = (b"NETSCAPE2.0", b"ANIMEXTS1.0")  # how often an animation is repeat
 _WEBP_FLAGS = {b"EXIF": 0x08, b"XMP ": 0x04, b"ICCP": 0x20}
 
 
-@dataclass(frozen=True, slots=True)
-class Notes:
+class Notes(msgspec.Struct, frozen=True):
     """A TIFF block, an XMP packet and a colour profile; b"" if there is none."""
 
     exif: bytes = b""

@@ -13,8 +13,9 @@ has none, 16 bits by their high byte. PNG keeps alpha, and gray of 16 bits; WebP
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+import msgspec
 
 from shardkit.images import jpeg
 from shardkit.images.orientation import orientation_by_pillow, orientation_in, orientation_of
@@ -43,8 +44,7 @@ def shrunk_size(size: tuple[int, int], shorter: int | None, longer: int | None) 
     return width, height
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
+class Picture(msgspec.Struct, frozen=True):
     """A decoded Pillow image with its metadata. first_of: whether it is the first of several in its file."""
 
     image: Image.Image

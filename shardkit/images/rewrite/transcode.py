@@ -9,7 +9,6 @@ their libraries; losslessly rewritten ones with another libjpeg.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import msgspec
@@ -110,8 +109,7 @@ def transcoding(**asked: Any) -> Transcoding | None:
     return found if found.recorded() else None
 
 
-@dataclass(frozen=True, slots=True)
-class Transcoded:
+class Transcoded(msgspec.Struct, frozen=True):
     """A transcoded image. field: its new field name, None if unchanged. first_of: the file's other images are lost.
 
     incomplete: a JPEG that lacks scans, and therefore was not rewritten as baseline or with restart markers.

@@ -15,9 +15,9 @@ import hashlib
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
 
 import msgspec
+from msgspec.structs import replace
 
 from shardkit.checksums import crc32c
 from shardkit.errors import DestinationError
@@ -42,8 +42,7 @@ FETCHERS = 16
 """The number of receipts or index rows that are fetched at a time."""
 
 
-@dataclass(frozen=True, slots=True)
-class BucketDestination:
+class BucketDestination(msgspec.Struct, frozen=True):
     """A dataset in a bucket. folder: the local folder in which the work folder is made."""
 
     files: DatasetFiles

@@ -13,8 +13,10 @@ import io
 import logging
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from threading import Event
+
+import msgspec
+from msgspec.structs import replace
 
 from shardkit.checksums import crc32c
 from shardkit.errors import (
@@ -48,8 +50,7 @@ log = logging.getLogger(__name__)
 _PATTERN = set("*?{}")
 
 
-@dataclass(frozen=True, slots=True)
-class DatasetFiles:
+class DatasetFiles(msgspec.Struct, frozen=True):
     """The files of a dataset in a patient store: their names start with `stem`, at the root of `store`."""
 
     store: Patient

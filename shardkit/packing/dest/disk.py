@@ -14,7 +14,9 @@ import logging
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from shardkit.errors import DestinationError, ManifestError, ShardkitError
 from shardkit.events import ProgressFn
@@ -44,8 +46,7 @@ from shardkit.system import POSIX
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class DiskDestination:
+class DiskDestination(msgspec.Struct, frozen=True):
     """A dataset in a local folder."""
 
     files: DatasetFiles

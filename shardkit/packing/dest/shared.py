@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
 import msgspec
 
@@ -31,8 +30,7 @@ class _Shards(msgspec.Struct):
     shards: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class SharedFolder:
+class SharedFolder(msgspec.Struct, frozen=True):
     """The shared folder of the dataset `files`."""
 
     files: DatasetFiles

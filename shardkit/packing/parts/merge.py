@@ -6,8 +6,9 @@ import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from shardkit.errors import DestinationError, NotFoundError
 from shardkit.location import Location
@@ -33,8 +34,7 @@ log = logging.getLogger(__name__)
 RERUN = "run them again: shardkit pack SOURCE DEST --part"
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
+class _Parts(msgspec.Struct, frozen=True):
     """The parts of a dataset, complete: what was planned, and what all of them wrote."""
 
     destination: Destination

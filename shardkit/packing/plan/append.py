@@ -12,10 +12,12 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from shardkit.checksums import crc32c
@@ -67,14 +69,13 @@ class PathSummary:
         return f"{self.count} ({shown}{' …' if self.count > len(self.examples) else ''})"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ExistingDataset:
+class ExistingDataset(msgspec.Struct, frozen=True, eq=False):
     """The dataset that is added to, and how the source differs from it once they have been compared."""
 
     destination: Destination
     manifest: Manifest
-    changed: PathSummary = field(default_factory=PathSummary)
-    gone: PathSummary = field(default_factory=PathSummary)
+    changed: PathSummary = PathSummary()
+    gone: PathSummary = PathSummary()
 
     @property
     def first(self) -> int:

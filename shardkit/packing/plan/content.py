@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from shardkit.formats.format import FORMATS
@@ -28,8 +28,7 @@ LAYOUT = 1
 """Increased whenever the same plan yields different bytes, so that the work of an older shardkit is never reused."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PlannedDataset:
+class PlannedDataset(msgspec.Struct, frozen=True, eq=False):
     """A source with its plan. `digest` (32 hex digits) is equal for packings that write the same content.
 
     grouped: the files, if a sample consists of several; `source` then has the samples. before: the dataset that this is

@@ -6,9 +6,9 @@ Pure: the same for the same sizes, limits and seed, on any machine and for any n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,8 +24,7 @@ SPREAD = 8
 SPREAD_BYTES = 8 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class ShardNames:
+class ShardNames(msgspec.Struct, frozen=True):
     """The file names of shards: their beginning and ending, and the number in the name of the first."""
 
     base: str
@@ -38,8 +37,7 @@ class ShardNames:
         return shard_name(self.base, self.first + number, self.suffix, digits=digits)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ShardPlan:
+class ShardPlan(msgspec.Struct, frozen=True, eq=False):
     """One shard: its number, file name, rows of the source in order (int64), and exact size in bytes."""
 
     number: int
@@ -48,8 +46,7 @@ class ShardPlan:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Plan:
+class Plan(msgspec.Struct, frozen=True, eq=False):
     """All shards. Shard k has the rows `order[bounds[k]:bounds[k + 1]]` and `shard_bytes[k]` bytes.
 
     order: int32, or int64 from 2^31 rows on. bounds: int64, shards + 1. shard_bytes: int64, overhead included.

@@ -12,10 +12,10 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from shardkit.checksums import crc32c

@@ -9,7 +9,6 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, BinaryIO, NoReturn
 
 import msgspec
@@ -124,8 +123,7 @@ class StoredSamples(msgspec.Struct, frozen=True, tag=True):
             raise DamagedError(place, f"the shard ends before the sample {left[0]!r}", _CURE)
 
 
-@dataclass(slots=True)
-class _StoredSample:
+class _StoredSample(msgspec.Struct):
     """A sample that was read. size: the bytes read for it; place, at: its shard and first byte."""
 
     samples: StoredSamples

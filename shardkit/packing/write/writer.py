@@ -5,8 +5,9 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from shardkit.checksums import crc32c
 from shardkit.formats.format import FORMATS
@@ -18,8 +19,7 @@ from shardkit.packing.write.sink import Sink
 from shardkit.sample import IMAGE_FIELDS, text_of_path
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True):
     """Samples that are framed already: their bytes as pieces, and the parts of their index rows, `columns` as native
     int64 in the order of COLUMNS.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,8 +24,7 @@ def shape_of(text: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
     return np.dtype(_DTYPES[each]), (int(length),) if length else ()
 
 
-@dataclass(frozen=True, slots=True)
-class Values:
+class Values(msgspec.Struct, frozen=True):
     """Values of a column. array: (n,) or, for lists, (n, N). missing: bool (n,), True for null; None if there is none.
 
     Under a null is NaN, NaT or None where the type has it, otherwise 0.

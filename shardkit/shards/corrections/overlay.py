@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,8 +38,7 @@ OVERLAY = FileKind("overlay", CURE)
 _COLUMNS = ("shard", "row", "deleted", "label", "target")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Overlay:
+class Overlay(msgspec.Struct, frozen=True, eq=False):
     """The corrections of a dataset, sorted by shard and row.
 
     places: shard << 32 | row (int64, n). deleted: bool (n). labels: int64 (n), -1 where the label is as packed.

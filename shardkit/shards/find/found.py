@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import msgspec
+from msgspec.structs import replace
 
 from shardkit.errors import UsageError
 from shardkit.location import Location
@@ -10,8 +11,7 @@ from shardkit.shards.manifest import Manifest
 from shardkit.shards.names import without_version
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """What a source is: a manifest (and which of its shards), or shards without one, or a class directory."""
 
     manifest: Manifest | None = None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+
+import msgspec
 
 from shardkit.errors import ManifestError, NotFoundError, UsageError
 from shardkit.formats.format import format_of_name
@@ -17,8 +18,7 @@ from shardkit.shards.find.found import Found
 from shardkit.shards.find.unfinished import require_finished
 
 
-@dataclass(frozen=True, slots=True)
-class Meant:
+class Meant(msgspec.Struct, frozen=True):
     """The shards that a user selects, in order. named: the paths that were written out; globs: the globs for names that
     were given."""
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import glob
 import re
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from shardkit.location import Location, expand_braces, has_range
 from shardkit.shards import names
 from shardkit.shards.find.files import Files
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
+class Pattern(msgspec.Struct, frozen=True):
     """A path that begins with `known`, taken literally. rest: may be a glob and have braces."""
 
     known: Location

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+
+import msgspec
 
 from shardkit.errors import ManifestError, NotFoundError, ReplacedError
 from shardkit.location import Location
@@ -17,8 +18,7 @@ INLINE_BYTES = 4096
 """A manifest up to this size is pickled itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class FoundReference:
+class FoundReference(msgspec.Struct, frozen=True):
     """A manifest by its location and digest, and the runs (first, last) of the shards that were chosen; None for all.
 
     The processes of this machine read a copy of the manifest, so that they go on with it when the dataset is replaced.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from shardkit.errors import NotFoundError, UsageError
 from shardkit.formats.format import format_of_name

@@ -7,8 +7,9 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import BinaryIO, NamedTuple
+
+from msgspec.structs import replace
 
 from shardkit.checksums import crc32c
 from shardkit.errors import UsageError

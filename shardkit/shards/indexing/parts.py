@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import pairwise
 from threading import Event
+
+import msgspec
 
 from shardkit.errors import DamagedError
 from shardkit.formats.protocol import Fetch, Format, Skimmed, SkimState
@@ -27,13 +28,12 @@ SEARCH_BYTES, SEARCH_MOST = 32 << 10, 16 << 20
 ALIGN_BYTES = 512
 
 
-@dataclass(slots=True)
-class _Part:
+class _Part(msgspec.Struct):
     """What a reader found: samples by their offset, and where the first sample begins that it does not give."""
 
-    samples: dict[int, Skimmed] = field(default_factory=dict)
+    samples: dict[int, Skimmed] = {}
     following: int | None = None
-    state: SkimState = field(default_factory=SkimState)
+    state: SkimState = msgspec.field(default_factory=SkimState)
 
 
 def parts_of(size: int, most: int) -> int:

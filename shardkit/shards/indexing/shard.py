@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from threading import BoundedSemaphore
 from typing import Any
 
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from shardkit.errors import DatasetError
@@ -37,8 +38,7 @@ _whole = BoundedSemaphore(cores())
 """Shards of a store that are in memory as a whole at a time: compressed ones, and those that are to be checked."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShardTask:
+class ShardTask(msgspec.Struct, frozen=True):
     """A shard to index. info: what its store says of it; None for a file. whole: read all of it, for the checksums and
     the sizes of all images. seek, quality: find the seek points, the quality of the images; columns: of values in the
     field `json`, to be kept as JSON texts; all of it is needed. parts: ranges of it that are read at a time."""
@@ -58,8 +58,7 @@ class ShardTask:
         return self.whole or self.seek or self.quality or bool(self.columns)
 
 
-@dataclass(frozen=True, slots=True)
-class IndexedShard:
+class IndexedShard(msgspec.Struct, frozen=True):
     """A shard that was read: its entry, field names, labels, unpacked bytes (0: not compressed), format, and the
     version that its store had for it. The entry has no checksum if not all of it was read. undecoded: images without
     quality, because they can't be decoded."""

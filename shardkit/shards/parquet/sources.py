@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
+
+import msgspec
 
 from shardkit.checksums import crc32c, crc32c_of_file
 from shardkit.errors import ManifestError, NotFoundError, StorageError
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
 INDEX_CURE = "restore it, pack again, or run 'shardkit index'"
 
 
-@dataclass(frozen=True, slots=True)
-class FileKind:
+class FileKind(msgspec.Struct, frozen=True):
     """What a Parquet file of a dataset is called in messages, and the cure for a missing or damaged one."""
 
     name: str

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import re
 from array import array
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,8 +40,7 @@ _SHOWN = 100
 SKIP = 'or skip such members with `on_error="skip"`'
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Members:
+class Members(msgspec.Struct, frozen=True, eq=False):
     """The files of an archive, a row each, in archive order (names cleaned, int64 columns).
 
     sizes: bytes, unpacked. offsets: of the data (tar) or of the local header (zip). packed: bytes as stored. methods:

@@ -12,10 +12,11 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from shardkit.checksums import crc32c
 from shardkit.errors import SourceError
@@ -61,8 +62,7 @@ class TemporaryFolder:
         weakref.finalize(self, shutil.rmtree, self.name, ignore_errors=True)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class InArrays:
+class InArrays(msgspec.Struct, frozen=True, eq=False):
     """Encoded images in a temporary file."""
 
     path: str

@@ -10,9 +10,9 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from shardkit.errors import MissingExtraError, MissingSourceError, SourceError, printable
@@ -34,8 +34,7 @@ _DAMAGED = (
 _SHAPES = "(samples, height, width) or (samples, height, width, channels) with 1, 3 or 4 channels"
 
 
-@dataclass(frozen=True, slots=True)
-class ArraysOfSplit:
+class ArraysOfSplit(msgspec.Struct, frozen=True):
     """Images and labels of a split ("" where there are none), by name. labels: None for images without labels."""
 
     images: str

@@ -6,9 +6,9 @@ import logging
 import re
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
+from msgspec.structs import replace
 
 from shardkit.errors import SourceError
 from shardkit.sample import fs_text, text_of_path

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast
+
+import msgspec
 
 from shardkit.errors import UsageError
 from shardkit.sample import IMAGE_FIELDS
@@ -36,8 +37,7 @@ _FRAMES = ("__arrow_c_stream__", "to_arrow", "iloc")
 _CURE = "give the paths as text and the labels as numbers, texts, or lists of them"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TableInMemory:
+class TableInMemory(msgspec.Struct, frozen=True, eq=False):
     """A list of files in memory. place: what messages call it."""
 
     place: str

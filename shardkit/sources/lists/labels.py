@@ -6,8 +6,9 @@ import logging
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
 
 from shardkit.errors import SourceError, UsageError, printable
 
@@ -27,8 +28,7 @@ _SPARSE = 1_000_000
 """The limit for class numbers without names: a larger number is probably another kind of ID, not a class number."""
 
 
-@dataclass(frozen=True, slots=True)
-class Labels:
+class Labels(msgspec.Struct, frozen=True):
     """The labels of the rows of a list. values: for each row a name or number ("class"), a list of them ("multi"), a
     float or a list of floats ("number"), or None if the row has no valid label."""
 

@@ -11,7 +11,6 @@ import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -44,8 +43,7 @@ MOST_REFUSED = 1000
 """Bad rows after which a list is not read further."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Listed:
+class Listed(msgspec.Struct, frozen=True, eq=False):
     """A list that was read, with its columns identified. fields: the columns that become the field `json`."""
 
     place: str

@@ -8,7 +8,6 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
@@ -31,8 +30,7 @@ _JSON_VALUE = 9
 """Bytes that a column takes in each row, even without a value: a number and a bit, rounded up."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Looked:
+class _Looked(msgspec.Struct, frozen=True):
     """The result of the check. head: the first bytes. start: where the text begins, after a byte order mark."""
 
     head: bytes

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from shardkit.storage.mapping import Mapping, map_file
 
@@ -32,8 +33,7 @@ HAS_SEALS = SEALS != 0 and hasattr(os, "memfd_create")
 """Whether the system has such memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(msgspec.Struct, frozen=True):
     """Sealed memory that is open here as a descriptor, which `close` closes."""
 
     descriptor: int

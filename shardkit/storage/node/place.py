@@ -18,7 +18,8 @@ import struct
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from shardkit.storage.node.memory import HAS_SEALS
 from shardkit.storage.node.message import PROTOCOL
@@ -39,8 +40,7 @@ _LOADER = "loader-"
 _PEER = struct.Struct("3i")
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """Where processes meet. folder: None for the user's own, which no other user can enter."""
 
     folder: str | None = None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import NamedTuple
+
+import msgspec
 
 from shardkit.storage.node.memory import Memory
 from shardkit.storage.node.message import Kind, Message
@@ -37,20 +38,18 @@ class Answer(NamedTuple):
     message: Message
 
 
-@dataclass(slots=True)
-class _Held:
+class _Held(msgspec.Struct):
     maker: int
     memory: Memory
     used: float
-    passed: set[int] = field(default_factory=set)
+    passed: set[int] = set()
     """The clients that have it."""
 
 
-@dataclass(slots=True)
-class _Made:
+class _Made(msgspec.Struct):
     client: int
     until: float
-    waiting: deque[tuple[int, int, float]] = field(default_factory=deque)
+    waiting: deque[tuple[int, int, float]] = msgspec.field(default_factory=deque)
     """(client, number, when) of those who asked for it."""
 
 

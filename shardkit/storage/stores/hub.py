@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from shardkit.errors import MissingExtraError, UsageError
 from shardkit.location import Location
@@ -21,8 +22,7 @@ _PLACE = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class HubFolder:
+class HubFolder(msgspec.Struct, frozen=True):
     """A folder of a repository. folder: below its root, "" for the root. revision: None for the default branch."""
 
     kind: str

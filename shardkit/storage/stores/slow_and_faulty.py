@@ -12,8 +12,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+
+import msgspec
+from msgspec.structs import fields
 
 from shardkit.errors import TransientError, UsageError
 from shardkit.location import Location, locate
@@ -32,8 +34,7 @@ BURST_SECONDS = 0.05
 """How much lost time a stream may make up for: sleep() overruns, which would lower the actual limit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Slowness:
+class Slowness(msgspec.Struct, frozen=True):
     """latency_seconds: before the first byte of each request. bytes_per_second: for all streams; 0: no limit."""
 
     latency_seconds: float = 0.0
@@ -129,8 +130,7 @@ def _bandwidth(place: str, bytes_per_second: float) -> _Bandwidth:
         return _BANDWIDTHS.setdefault((place, bytes_per_second), _Bandwidth(bytes_per_second))
 
 
-@dataclass(frozen=True, slots=True)
-class Faults:
+class Faults(msgspec.Struct, frozen=True):
     """The share of requests (0 … 1) that fail in each way; the rest succeed.
 
     refused: a 503 before any byte. reset: the connection breaks at a random byte. short: the body ends early, without

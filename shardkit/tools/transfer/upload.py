@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from shardkit.errors import DestinationError, ManifestError, UsageError
 from shardkit.events import ProgressFn, no_progress

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from shardkit import checksums, pack, verify
 from shardkit.formats.tar import fast_check

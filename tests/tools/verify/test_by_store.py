@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from shardkit import DestinationError, NotFoundError, UsageError, pack, repair, unpack, upload, verify
 from shardkit.cli.main import run

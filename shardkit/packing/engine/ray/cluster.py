@@ -12,8 +12,10 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, replace
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from shardkit import errors
 from shardkit.errors import MissingExtraError, WorkerError, printable
@@ -34,8 +36,7 @@ _STORE_BYTES = 256 << 20
 _AGAIN = "run the same command again: finished shards are kept"
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """A call of `function` ("module:name"). name: for messages. about: for the caller."""
 
     name: str

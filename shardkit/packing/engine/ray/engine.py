@@ -12,9 +12,9 @@ import os
 import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 import msgspec
+from msgspec.structs import replace
 
 from shardkit.errors import ShardkitError, SourceError, WorkerError
 from shardkit.packing.engine import worker

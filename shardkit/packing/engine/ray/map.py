@@ -8,15 +8,16 @@ import pickle
 import socket
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from shardkit.errors import ShardkitError, WorkerError
 from shardkit.packing.engine.ray.cluster import Call, Cluster
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(msgspec.Struct, frozen=True):
     """The input of the function. path: the shard that it reads, if that is a file that all nodes should see."""
 
     value: Any
