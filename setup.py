@@ -76,6 +76,7 @@ EXTENSIONS = [
     plain_extension("lookup", "columns.h"),
     plain_extension("sums", "crc32c.h"),
     plain_extension("tree", "scan"),
+    plain_extension("archives", "archives"),
     plain_extension("checksums", "crc32c.h"),
     plain_extension("augment", "augment_warp.h"),
     plain_extension("near", "near_pairs.h"),

@@ -8,6 +8,8 @@ a clear error is raised.
     framing     frames the samples that a program writes; without it, a loop in Python does
     gather      reads, checks and writes plain JPEGs to a shard, tar or TFRecord, and lists and reads a tree ahead of
                 that; without it, a loop in Python does, and nothing is done ahead
+    archives    reads the members of tar and zip files, and finds the folders in lists of names; without it, loops in
+                Python do
     tree        lists folders and makes keys; without it, `os.scandir` and a loop in Python do
     jpeg        decodes, crops and resizes JPEGs into a batch; without it, simplejpeg and Pillow do
     png         the same for PNGs; without it, Pillow does

@@ -46,6 +46,13 @@ class PathColumn(msgspec.Struct, frozen=True, eq=False):
         for start in range(0, len(self), 4096):
             yield from self.take(np.arange(start, min(start + 4096, len(self))))
 
+    def count_ending(self, ending: bytes) -> int:
+        """The number of paths that end with `ending`, which is not empty."""
+        ends = self.offsets[1:][np.diff(self.offsets) >= len(ending)]
+        for place, byte in enumerate(ending):
+            ends = ends[self.blob[ends - (len(ending) - place)] == byte]
+        return len(ends)
+
     @property
     def nbytes(self) -> int:
         """The size of the column in memory, in bytes."""
@@ -85,12 +92,17 @@ class PathColumnBuilder:
         self._blob.frombytes(b"".join(paths))
         self._lengths.extend(map(len, paths))
 
+    def extend_joined(self, joined: bytes, lengths: bytes) -> None:
+        """Add paths that follow each other without anything between. lengths: of each, as native int32."""
+        self._blob.frombytes(joined)
+        self._lengths.frombytes(lengths)
+
     def extend(self, prefix: str, names: Sequence[str]) -> None:
         """Add the paths `prefix + name`, as text in the form of `os.fsdecode`."""
         if not names:
             return
         if isinstance(names, JoinedNames):
-            self._extend_joined(os.fsencode(prefix), os.fsencode(names.joined))
+            self._extend_names(os.fsencode(prefix), os.fsencode(names.joined))
             return
         joined = prefix + prefix.join(names)
         self._blob.frombytes(os.fsencode(joined))
@@ -100,12 +112,11 @@ class PathColumnBuilder:
             extra = len(os.fsencode(prefix))
             self._lengths.extend([len(os.fsencode(name)) + extra for name in names])
 
-    def _extend_joined(self, prefix: bytes, joined: bytes) -> None:
+    def _extend_names(self, prefix: bytes, joined: bytes) -> None:
         """Add the paths of names that are each followed by a slash."""
         ends = np.flatnonzero(np.frombuffer(joined, np.uint8) == ord("/"))
         lengths = np.diff(ends, prepend=-1) + (len(prefix) - 1)
-        self._lengths.frombytes(lengths.astype(np.int32).tobytes())
-        self._blob.frombytes(prefix + joined[:-1].replace(b"/", prefix))
+        self.extend_joined(prefix + joined[:-1].replace(b"/", prefix), lengths.astype(np.int32).tobytes())
 
     def build(self) -> PathColumn:
         """Return the column; the builder must not be used afterwards."""

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import pairwise
 
 import msgspec
 import numpy as np
@@ -16,6 +18,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from shardkit.errors import SourceError
+from shardkit.native import load
 from shardkit.sample import fs_text
 from shardkit.shards.names import are_splits
 from shardkit.sources import left_out as leftout
@@ -24,8 +27,18 @@ from shardkit.sources.left_out import LeftOutCounter
 from shardkit.sources.origin import Origin
 from shardkit.sources.scratch import Growing
 from shardkit.sources.source import Source, say_what_is_in_no_split
+from shardkit.sources.tree.names import JoinedNames
+from shardkit.sources.tree.native import joined_extensions
 from shardkit.sources.tree.split_folders import splits_of, splits_of_any_folder
-from shardkit.sources.tree.walk import Folder, Listing, folders_in_order, hidden_or_system, in_order, wanted_extensions
+from shardkit.sources.tree.walk import (
+    SYSTEM_NAMES,
+    Folder,
+    Listing,
+    folders_in_order,
+    hidden_or_system,
+    in_order,
+    wanted_extensions,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -54,12 +67,9 @@ class FileListing(msgspec.Struct, frozen=True, eq=False):
         """Folder ("" for the top) -> (rows of its files, names of its folders)."""
         if not self._index:
             self._index[""] = (array("q"), set())
-            last, rows = "", self._index[""][0]
-            for number, name in enumerate(self.names):
-                folder = os.fsdecode(name[: max(0, name.rfind(b"/"))])
-                if folder != last:
-                    last, rows = folder, self._entry(folder)[0]
-                rows.append(number)
+            for first, stop in pairwise([*_folder_starts(self.names), len(self.names)]):
+                name = self.names[first]
+                self._entry(os.fsdecode(name[: max(0, name.rfind(b"/"))]))[0].extend(range(first, stop))
             for folder in self.folders:
                 self._entry(folder)
         return self._index
@@ -76,6 +86,15 @@ class FileListing(msgspec.Struct, frozen=True, eq=False):
         return found
 
 
+def _folder_starts(names: PathColumn) -> Sequence[int]:
+    """The rows whose folder is not that of the row before."""
+    native = load("archives")[0]
+    if native is not None:
+        return array("q", native.folders(names.blob, names.offsets))
+    folders = [name[: max(0, name.rfind(b"/"))] for name in names]
+    return [row for row, folder in enumerate(folders) if not row or folder != folders[row - 1]]
+
+
 class ListedWalk:
     """A scan of a listing, or of its folder `below`. `rows`: the rows of the files yielded by `folders`, in order."""
 
@@ -85,6 +104,9 @@ class ListedWalk:
         self.rows = Growing("q")
         self._listing, self._below = listing, below
         self._wanted = wanted_extensions(extensions)
+        self._rows: dict[str, Sequence[int]] = {}  # of the images in the folders that were listed
+        odd = any(self._wanted_or_reason(name) is None for name in SYSTEM_NAMES)
+        self._native = None if odd or sys.getfilesystemencoding() != "utf-8" else load("archives")[0]
 
     def class_folders(self) -> list[str]:
         """The names of the visible folders directly below the root, in order; everything else there is left out."""
@@ -107,8 +129,7 @@ class ListedWalk:
     def folders(self, top: str) -> Iterator[Folder]:
         """The folders at and below `top` (relative to the root), in order; those without images too."""
         for folder in folders_in_order(top, self._list):
-            rows = self._entries(folder.path)[0]
-            self.rows.extend([rows[name] for name in folder.names])
+            self.rows.extend(self._rows.pop(folder.path))
             yield folder
 
     def look(self, folder: str) -> tuple[bool, bool]:
@@ -116,31 +137,70 @@ class ListedWalk:
         images, below = self._list(folder)
         return bool(images.names), bool(below)
 
-    def _entries(self, path: str) -> tuple[dict[str, int], set[str]]:
-        """(name -> row of each file, names of the folders) in a folder. SourceError for a duplicate name."""
+    def _inside(self, path: str) -> tuple[Sequence[int], set[str], int]:
+        """(rows of the files, names of the folders, bytes of a path before the name) in a folder."""
         inside = "/".join(part for part in (self._below, path) if part)
         rows, folders = self._listing.index().get(inside, (array("q"), set[str]()))
-        cut = len(os.fsencode(inside)) + 1 if inside else 0
+        return rows, folders, len(os.fsencode(inside)) + 1 if inside else 0
+
+    def _entries(self, path: str) -> tuple[dict[str, int], set[str]]:
+        """(name -> row of each file, names of the folders) in a folder. SourceError for a duplicate name."""
+        rows, folders, cut = self._inside(path)
+        return self._named(rows, cut), folders
+
+    def _named(self, rows: Sequence[int], cut: int) -> dict[str, int]:
+        """Name -> row. cut: the bytes of a path before the name. SourceError for a duplicate name."""
         names = {os.fsdecode(name[cut:]): row for name, row in zip(self._listing.names.take(rows), rows, strict=True)}
         if len(names) < len(rows):
             _refuse_twice(self._listing, rows)
-        return names, folders
+        return names
 
     def _list(self, path: str) -> Listing:
-        names, folders = self._entries(path)
-        sizes, below = {}, []
+        rows, folders, cut = self._inside(path)
+        names, images, others = self._plain_images(rows, folders, cut)
+        more, below = self._sort_out(path, self._named(others, cut), folders)
+        if more:  # without the C extension all, otherwise those with an extension in mixed case, for example
+            found = dict(zip(names, images, strict=True)) | more
+            names = in_order(found)
+            images = array("q", [found[name] for name in names])
+        self._rows[path] = images
+        sizes = array("q", self._listing.sizes[np.frombuffer(images, np.int64)].tobytes())
+        return Folder(path, names, sizes), below
+
+    def _plain_images(
+        self, rows: Sequence[int], folders: set[str], cut: int
+    ) -> tuple[Sequence[str], array[int], Sequence[int]]:
+        """(names of images in order, their rows, the rows of all other files) by the C extension; no images without it,
+        or if a name is odd."""
+        found = None
+        if self._native is not None and not any(self._wanted_or_reason(name) is None for name in folders):
+            column, numbers = self._listing.names, np.asarray(rows, np.int64)
+            wanted = joined_extensions(self._wanted)
+            found = self._native.images(column.blob, column.offsets, numbers, cut, wanted)
+        if found is None:
+            return [], array("q"), rows
+        images = array("q", found[1])
+        return JoinedNames(found[0], len(images)), images, array("q", found[2])
+
+    def _sort_out(self, path: str, names: Mapping[str, int], folders: set[str]) -> tuple[dict[str, int], list[str]]:
+        """Count the files and folders that are left out. Returns the images, with their rows, and the paths of the
+        folders to walk. SourceError for a file and a folder of the same name."""
+        images, below = {}, []
         for name in in_order([*names, *folders]):
             where = f"{path}/{name}" if path else name
+            if name in names and name in folders:
+                cure = "create the archive again with only one of them"
+                raise SourceError(f"{self.root}/{fs_text(where)}", "a file and a folder have this name", cure)
             reason = hidden_or_system(name, is_folder=name in folders)
             if reason is None and name in folders:
                 below.append(where)
                 continue
             reason = reason or self._wanted_or_reason(name)
             if reason is None:
-                sizes[name] = int(self._listing.sizes[names[name]])
+                images[name] = names[name]
             else:
                 self.left_out.add(reason, where)
-        return Folder(path, list(sizes), list(sizes.values())), below
+        return images, below
 
     def _wanted_or_reason(self, name: str) -> str | None:
         stem, _, extension = name.rpartition(".")

@@ -314,7 +314,7 @@ def read_members(path: str, kind: str, *, skip_bad: bool, progress: ProgressFn =
 
 def _is_shard(members: Members) -> bool:
     """Whether half of the files are labels: `KEY.cls` beside each image, as in a shard."""
-    return 0 < len(members.names) <= 2 * sum(name.endswith(b".cls") for name in members.names)
+    return 0 < len(members.names) <= 2 * members.names.count_ending(b".cls")
 
 
 class _Lists:

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Fuzz the fused decoder of JPEGs, PNGs or WebPs, the warp of augmentation, the framing of samples, or the packer's loop,
-# under AddressSanitizer and UndefinedBehaviorSanitizer.
+# Fuzz the fused decoder of JPEGs, PNGs or WebPs, the warp of augmentation, the framing of samples, the packer's loop, or
+# the reader of archives, under AddressSanitizer and UndefinedBehaviorSanitizer.
 #
 #   tests/fuzz/run.sh [SECONDS] [JPEG_PREFIX]
 #   tests/fuzz/run.sh png|webp [SECONDS]    (png needs zlib's headers, to compare with)
 #   tests/fuzz/run.sh gather [SECONDS]      (needs python3-config, and Python's headers)
-#   tests/fuzz/run.sh augment|frames [SECONDS]
+#   tests/fuzz/run.sh archives|augment|frames [SECONDS]
 #   tests/fuzz/run.sh ahead                 (threads of the early listing, under ThreadSanitizer and both others)
 #
 # Needs clang with libFuzzer. JPEG_PREFIX: a libjpeg-turbo with static library and headers, best built with
@@ -16,7 +16,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 what=jpeg
-case ${1:-} in ahead | augment | frames | gather | png | webp)
+case ${1:-} in ahead | archives | augment | frames | gather | png | webp)
     what=$1
     shift
     ;;
@@ -41,6 +41,22 @@ if [ "$what" = augment ]; then
     mkdir -p "$work/corpus-augment"
     exec "$work/fuzz_augment" -max_total_time="$seconds" -max_len=400 -timeout=20 -seed="${SEED:-0}" \
         -artifact_prefix="$work/" -print_final_stats=1 "$work/corpus-augment"
+fi
+if [ "$what" = archives ]; then
+    clang "${flags[@]}" tests/fuzz/fuzz_archives.c -o "$work/fuzz_archives"
+    mkdir -p "$work/corpus-archives"
+    seed=$(mktemp -d)
+    for name in cat/a.jpg "$(printf 'd%.0s' {1..60})/$(printf 'e%.0s' {1..60})/b.jpg"; do
+        mkdir -p "$seed/$(dirname "$name")" && echo abc >"$seed/$name"
+    done
+    for form in ustar gnu pax; do # behind switches and the place to begin
+        { printf '\001\000' && tar c --format=$form -C "$seed" .; } >"$work/corpus-archives/seed-$form"
+    done
+    zip=UEsBAhQDFAAAAAAAAAAAAMJBJDUDAAAAAwAAAAUAAAAAAAAAAAAAAKQBAAAAAGEuanBn # the entry of a file a.jpg
+    { printf '\000\000' && base64 -d <<<"$zip"; } >"$work/corpus-archives/seed-zip"
+    rm -r "$seed"
+    exec "$work/fuzz_archives" -max_total_time="$seconds" -max_len=80000 -timeout=20 -seed="${SEED:-0}" \
+        -artifact_prefix="$work/" -print_final_stats=1 "$work/corpus-archives"
 fi
 if [ "$what" = frames ]; then
     clang "${flags[@]}" tests/fuzz/fuzz_frames.c -o "$work/fuzz_frames"

@@ -9,15 +9,18 @@ from __future__ import annotations
 import os
 import re
 from array import array
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import SourceError
+from shardkit.native import load
 from shardkit.sample import fs_text, text_of_path
 from shardkit.sources.columns import PathColumn, PathColumnBuilder
 from shardkit.sources.tree.walk import MAX_DEPTH
+from shardkit.system import POSIX
 
 Numbers = NDArray[np.int64]
 
@@ -33,6 +36,9 @@ _ODD = re.compile(rb"//|\./|/\.|\.\.|^[/.]|/\Z|[:\0]")
 """What makes a name worth a closer look."""
 
 _TOGETHER = 4096
+
+AT_ONCE = 1 << 13
+"""The most plain members that the C extension reads in one call; after it the progress is reported."""
 
 _SHOWN = 100
 """How many bytes of an overlong name a message shows."""
@@ -56,6 +62,11 @@ class Members(msgspec.Struct, frozen=True, eq=False):
     crcs: Numbers
     folders: tuple[str, ...]
     refused: tuple[tuple[str, str], ...]
+
+
+def extension() -> Any:
+    """The C extension that reads plain members, or None if it was not built, or on Windows."""
+    return load("archives")[0] if POSIX else None
 
 
 class MembersBuilder:
@@ -86,6 +97,15 @@ class MembersBuilder:
         if len(self._waiting) == _TOGETHER:
             self._add_waiting()
         self._numbers.extend((size, offset, packed, method, crc))
+
+    def add_plain(self, native: Any, *where: Any) -> int:
+        """Add plain members that the C extension reads. native: its function for this kind of archive, called with
+        `where`. Returns where the first other member begins."""
+        at, names, lengths, numbers = native(*where, AT_ONCE, MAX_NAME_BYTES, MAX_DEPTH, BOMB_BYTES, BOMB_RATIO)
+        self._add_waiting()
+        self._names.extend_joined(names, lengths)
+        self._numbers.frombytes(numbers)
+        return int(at)
 
     def _add_waiting(self) -> None:
         self._names.extend_bytes(self._waiting)

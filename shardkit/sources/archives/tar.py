@@ -8,6 +8,7 @@ import logging
 import lzma
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 
 from shardkit.errors import DamagedError, MissingExtraError, ShardkitError, SourceError
@@ -25,7 +26,7 @@ from shardkit.formats.tar.headers import (
 )
 from shardkit.formats.tar.stream import Readable, gunzip
 from shardkit.sample import fs_text
-from shardkit.sources.archives.members import BOMB_BYTES, BOMB_RATIO, SKIP, Members, MembersBuilder, is_bomb
+from shardkit.sources.archives.members import BOMB_BYTES, BOMB_RATIO, SKIP, Members, MembersBuilder, extension, is_bomb
 from shardkit.sources.readers import stamp_of
 from shardkit.system import read_at
 
@@ -89,6 +90,11 @@ class _Plain:
         there = max(0, min(size, self._size - self.at))
         self.at += there
         return there
+
+    def add_plain(self, builder: MembersBuilder) -> None:
+        """Add the plain members from here on, and go to the first other one."""
+        if (native := extension()) is not None:
+            self.at = builder.add_plain(native.tar, self._file.fileno(), self.at, self._size)
 
 
 class _Stream:
@@ -211,16 +217,26 @@ _OPENERS: dict[str, Callable[[Readable, str], Readable]] = {
 }
 
 
-def entries(source: Input, place: str, joined: Callable[[int], None] | None = None) -> Iterator[Entry]:
+def entries(
+    source: Input,
+    place: str,
+    joined: Callable[[int], None] | None = None,
+    between: Callable[[], None] | None = None,
+) -> Iterator[Entry]:
     """Yield the members. After each, its data may be read from `source`; the rest of it is skipped.
+
+    between: is called where a member begins, and may take members from there on: `source` is then behind them.
 
     Concatenated tar files are read as one, as by `tar --ignore-zeros`: `joined` is called with the offset of each
     further one. Raises SourceError at the first byte that is not a member, and if the end mark is missing (a cut file).
     """
     shared: dict[bytes, bytes] = {}
     records: dict[bytes, bytes] = {}
-    ended = False
+    ended, begins = False, True
     while True:
+        if begins and between is not None and not (ended or shared):
+            between()
+        begins = False
         at = source.at
         block = source.take(BLOCK)
         if block == ZEROS:
@@ -249,10 +265,17 @@ def entries(source: Input, place: str, joined: Callable[[int], None] | None = No
             name, link = known.get(b"path") or name, known.get(b"linkpath") or link
         size = 0 if header.type in NO_DATA else size
         start = source.at
+        if size > _ALL:  # no file is as large, and no column has room for it
+            raise _cut_member(place, name, start)
         yield Entry(name, size, b"0" if header.type in REGULAR else header.type, link, start)
         left = start + pad_size(size) - source.at
         if source.skip(left) < left:
-            raise SourceError(f"{place}/{fs_text(name)}", "the archive ends inside this member", _CURE, source.at)
+            raise _cut_member(place, name, source.at)
+        begins = True
+
+
+def _cut_member(place: str, name: bytes, at: int) -> SourceError:
+    return SourceError(f"{place}/{fs_text(name)}", "the archive ends inside this member", _CURE, at)
 
 
 def _require_header(block: bytes, place: str, at: int) -> None:
@@ -295,11 +318,14 @@ def read_tar(path: str, compression: str, *, skip_bad: bool, progress: ProgressF
     place = fs_text(path)
     builder = MembersBuilder(place, skip_bad=skip_bad)
     starts: list[int] = []
+    told = 0
     with open_tar(path, compression) as source:
-        for entry in entries(source, place, starts.append):
+        plain = partial(source.add_plain, builder) if isinstance(source, _Plain) else None
+        for entry in entries(source, place, starts.append, plain):
             _add(builder, entry)
-            if len(builder) % _TELL_MEMBERS == 0:
-                progress(Progress("scan", len(builder), 0, source.at))
+            if len(builder) >= told + _TELL_MEMBERS:
+                told = len(builder)
+                progress(Progress("scan", told, 0, source.at))
         source.skip(_ALL)  # to the end, where a compressed stream has its checksum
     if starts:
         text = "%s: it is %d concatenated tar files (the second begins at byte %d): all of them are packed"

@@ -14,7 +14,7 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ import numpy as np
 from shardkit.errors import SourceError
 from shardkit.sample import fs_text
 from shardkit.sources.archives.kinds import JOIN, PART
-from shardkit.sources.archives.members import SKIP, Members, MembersBuilder
+from shardkit.sources.archives.members import SKIP, Members, MembersBuilder, extension
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +52,12 @@ def read_zip(path: str, *, skip_bad: bool) -> Members:
     builder = MembersBuilder(place, skip_bad=skip_bad)
     guessed = 0
     slashes = any(b"/" in entry.name for entry in _entries(directory, first, place))
-    for entry in _entries(directory, first, place):
+    native = extension()
+
+    def plain(at: int) -> int:
+        return at if native is None else builder.add_plain(native.zip, directory, at, shift)
+
+    for entry in _entries(directory, first, place, plain):
         guessed += _add(builder, entry, shift, slashes=slashes)
     if guessed:
         _log.warning("%s: %d names are not marked as UTF-8 and were read as code page 437", place, guessed)
@@ -117,10 +122,15 @@ class _Entry(NamedTuple):
     offset: int
 
 
-def _entries(directory: bytes, first: int, place: str) -> Iterator[_Entry]:
-    """Yield the entries of the central directory, which begins at byte `first` of the file."""
+def _entries(
+    directory: bytes, first: int, place: str, between: Callable[[int], int] = lambda at: at
+) -> Iterator[_Entry]:
+    """Yield the entries of the central directory, which begins at byte `first` of the file.
+
+    between: is called with the place of an entry in it, and may take entries from there on: returns the place behind.
+    """
     at, end = 0, len(directory)
-    while at < end:
+    while (at := between(at)) < end:
         if at + _ENTRY.size > end or directory[at : at + 4] != b"PK\1\2":
             raise SourceError(place, "its central directory is damaged", "download it again", first + at)
         (_, made, _, flags, method, _, _, crc, packed, size, n, m, k, _, _, mode, offset) = _ENTRY.unpack_from(

@@ -25,9 +25,10 @@ from shardkit.sources.left_out import LeftOutCounter
 from shardkit.sources.tree.names import JoinedNames
 from shardkit.sources.tree.native import Listed, Named, lister
 
-_SYSTEM_NAMES = frozenset(
+SYSTEM_NAMES = frozenset(
     ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found")
 )
+"""Files and folders of the system, which are left out, in lower case."""
 
 MAX_DEPTH = 1000
 """The maximum nesting of folders: deeper trees are an attack, and no other program could unpack them."""
@@ -152,7 +153,7 @@ def hidden_or_system(name: str, *, is_folder: bool) -> str | None:
     """Why an entry is left out because of its name alone; None if it is not."""
     if name.startswith("."):
         return leftout.HIDDEN_FOLDERS if is_folder else leftout.HIDDEN_FILES
-    return leftout.SYSTEM if name.lower() in _SYSTEM_NAMES else None
+    return leftout.SYSTEM if name.lower() in SYSTEM_NAMES else None
 
 
 class Listings(Protocol):
@@ -263,7 +264,7 @@ class Walk:
 
     def _reason(self, entry: Entry, path: str) -> str | None:
         """Why the entry at `path` is left out; None for an image and for a folder to walk."""
-        if entry.name.startswith(".") or entry.name.lower() in _SYSTEM_NAMES:
+        if entry.name.startswith(".") or entry.name.lower() in SYSTEM_NAMES:
             return hidden_or_system(entry.name, is_folder=entry.is_dir(follow_symlinks=False))
         try:
             mode = entry.stat().st_mode

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from shardkit.errors import MissingExtraError, SourceError
 from shardkit.shards.manifest import Manifest
+from shardkit.sources import listing
 from shardkit.sources.archives import members as archive_members
 from shardkit.sources.archives import tar, zip
 from shardkit.sources.archives.members import MAX_NAME_BYTES, Members, MembersBuilder
@@ -29,6 +30,14 @@ from shardkit.sources.open import read_members
 from shardkit.sources.tree.walk import MAX_DEPTH
 
 Pack = Callable[..., Manifest]
+
+
+@pytest.fixture(autouse=True, params=["by the C extension, where it is built", "by Python"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test is for both ways of reading members and of finding folders."""
+    if request.param == "by Python":
+        for module in (archive_members, listing):
+            monkeypatch.setattr(module, "load", lambda name: (None, "not wanted"))
 
 
 def zipped(path: Path, members: dict[str, bytes], *, method: int = zipfile.ZIP_STORED) -> Path:
