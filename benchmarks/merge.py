@@ -23,6 +23,7 @@ import msgspec
 import numpy as np
 
 from shardkit.checksums import crc32c
+from shardkit.formats.columns import Strings
 from shardkit.location import locate
 from shardkit.packing.commit import Planned
 from shardkit.packing.dest.disk import disk_destination
@@ -68,7 +69,9 @@ def draw_shard(work: Path, name: str, number: int, rows: int, classes: int) -> R
     columns = (labels, offsets, whole, offsets + 512, sizes, *sides, crcs)
     keys = [f"n{label:05}/{number:06}_{row:06}" for row, label in enumerate(labels.tolist())]
     numbers = {key: column.astype(np.int64).tobytes() for key, column in zip(COLUMNS, columns, strict=True)}
-    data = msgspec.msgpack.encode(Rows(keys, [f"{key}.jpg" for key in keys], numbers))
+    data = msgspec.msgpack.encode(
+        Rows(Strings.of_texts(keys), Strings.of_texts([f"{key}.jpg" for key in keys]), numbers)
+    )
     (work / f"{name}.rows").write_bytes(data)
     size = int(whole.sum()) + 1024
     with (work / name).open("wb") as file:

@@ -7,7 +7,7 @@ follows, in lower case; a member or top folder whose whole name is `__x__` is me
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 if TYPE_CHECKING:
@@ -179,16 +179,6 @@ def text_of_path(path: bytes) -> str:
     if text.isascii():
         return text
     return "".join(f"\\x{ord(c) - 0xDC00:02x}" if "\udc80" <= c <= "\udcff" else c for c in text)
-
-
-def texts_of_paths(paths: Sequence[bytes]) -> list[str]:
-    """`text_of_path` of each path."""
-    joined = b"\0".join(paths)
-    if paths and joined.isascii() and b"\\" not in joined:  # nearly always: a tenth of the cost
-        found = joined.decode().split("\0")
-        if len(found) == len(paths):
-            return found
-    return [text_of_path(path) for path in paths]
 
 
 def path_of_text(text: str) -> bytes:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shardkit.formats.tar.fast_check import PlainShard
-    from shardkit.formats.tar.fast_write import Gatherer, StoredMembers, StoredTexts
+    from shardkit.formats.tar.fast_write import Gatherer, PlainFiles, StoredMembers, StoredTexts
     from shardkit.formats.tar.read_ahead import ReadAhead
     from shardkit.formats.tar.stream import Readable
     from shardkit.formats.tfrecord.salvage import Record
@@ -364,11 +364,7 @@ class Format(Protocol):
     def gatherer(
         self,
         root: bytes,
-        paths: list[bytes],
-        keys: Sequence[str],
-        fields: Sequence[str],
-        labels: list[int],
-        sizes: list[int],
+        files: PlainFiles,
         held: StoredMembers | ReadAhead | None = None,
         *,
         texts: StoredTexts,

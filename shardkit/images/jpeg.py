@@ -12,12 +12,13 @@ scales: libjpeg-turbo gives all of its pixels whatever was asked for, and simple
 from __future__ import annotations
 
 import re
-from array import array
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shardkit.native import load
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -93,9 +94,9 @@ def is_progressive(data: bytes | memoryview) -> bool | None:
         return None
 
 
-def count_progressive(data: Any, starts: array[int], sizes: array[int]) -> tuple[int, int]:
+def count_progressive(data: Any, starts: Sequence[int], sizes: Sequence[int]) -> tuple[int, int]:
     """(JPEGs, progressive ones) of the images in the bytes of a shard that begin at `starts`, -1 for none; by their
-    headers. Damaged ones are not counted."""
+    headers. Damaged ones are not counted. starts, sizes: native int64."""
     native = load("gather")[0]
     jpegs, progressive, left = (0, 0, range(len(starts))) if native is None else native.progressive(data, starts, sizes)
     view = memoryview(data)

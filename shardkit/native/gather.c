@@ -25,6 +25,7 @@
 #include "include/framing/plain_jpeg.h"
 #include "include/framing/plain_png.h"
 #include "include/framing/stored_member.h"
+#include "include/framing/file_columns.h"
 #include "include/scan/ahead_type.h"
 
 enum { COLUMNS = 6 };
@@ -38,20 +39,15 @@ enum { BEGIN = 1 << 22 };
 /* Bytes of a buffer that are used: sizes below it have no more bits than crc32c_shifted has powers. */
 enum { MOST_ROOM = 1 << 30 };
 
-/* field: as stored, without a dot. name, text: the path and the class as TFRecord stores them. */
-typedef struct {
-    const char *path, *key, *field, *name, *text;
-    Py_ssize_t path_length, key_length, field_length, name_length, text_length, size;
-    int64_t label;
-    Member member; /* of the archive that is the root */
-    int stored; /* whether it is one, and no file below the root */
-    uint64_t mark; /* of what may have been read ahead; 0: not computed */
-} File;
-
 /* Read the whole file into `place`, which has room for one byte more than expected. 0 if its size is different. */
-static int read_whole(int root, const char *path, uint8_t *place, Py_ssize_t size)
+static int read_whole(int root, const char *path, size_t path_length, uint8_t *place, Py_ssize_t size)
 {
-    int fd = openat(root, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    char name[AHEAD_PATH]; /* with a NUL */
+    if (path_length >= sizeof name)
+        return 0;
+    memcpy(name, path, path_length);
+    name[path_length] = 0;
+    int fd = openat(root, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)
         return 0;
     Py_ssize_t length = 0;
@@ -147,7 +143,7 @@ static int read_file(const Shard *shard, File *file, uint8_t *place)
         held = ahead_find(shard->ahead, mark_of(shard, file), shard->prefix, file->path, (size_t)file->path_length,
                           file->size);
     if (held == NULL)
-        return read_whole(shard->root, file->path, place, file->size);
+        return read_whole(shard->root, file->path, (size_t)file->path_length, place, file->size);
     memcpy(place, held, (size_t)file->size);
     return 1;
 }
@@ -211,7 +207,7 @@ static Py_ssize_t most_needed(const File *file, Py_ssize_t room)
     return file->size + file->key_length + file->name_length + file->text_length + file->field_length + 4 * TAR_BLOCK;
 }
 
-/* Write the samples of files up to the first that does not fit the buffer or is not plain, or until `most` bytes are
+/* Write the samples of files up to the first that does not fit `room` bytes or is not plain, or until `most` bytes are
  * written. Returns how many; `error` is the number of an error of the output. */
 static Py_ssize_t put_samples(Shard *shard, File *files, Py_ssize_t count, Py_ssize_t most, int64_t *records,
                               int *error)
@@ -231,78 +227,34 @@ static Py_ssize_t put_samples(Shard *shard, File *files, Py_ssize_t count, Py_ss
     return done;
 }
 
-enum { PATHS, KEYS, FIELDS, LABELS, SIZES, NAMES, TEXTS, LISTS };
-
-static int take_bytes(PyObject *list, Py_ssize_t at, const char **text, Py_ssize_t *length)
+/* The records by column, as bytes; NULL with an exception. */
+static PyObject *by_column(const int64_t *records, Py_ssize_t count)
 {
-    PyObject *item = PyList_GetItem(list, at);
-    if (!PyBytes_Check(item)) {
-        PyErr_SetString(PyExc_TypeError, "a list of bytes is expected");
-        return 0;
-    }
-    *text = PyBytes_AsString(item);
-    *length = PyBytes_Size(item);
-    return 1;
-}
-
-static int take_number(PyObject *list, Py_ssize_t at, int64_t *number)
-{
-    *number = PyLong_AsLongLong(PyList_GetItem(list, at));
-    if (*number < 0 && PyErr_Occurred() == NULL)
-        PyErr_SetString(PyExc_ValueError, "a negative size or label");
-    return *number >= 0;
-}
-
-/* 0: an exception is set. */
-static int take_file(PyObject *lists[LISTS], Py_ssize_t at, File *file)
-{
-    int64_t size;
-    if (!take_bytes(lists[PATHS], at, &file->path, &file->path_length) ||
-        !take_bytes(lists[KEYS], at, &file->key, &file->key_length) ||
-        !take_bytes(lists[FIELDS], at, &file->field, &file->field_length) ||
-        !take_number(lists[LABELS], at, &file->label) || !take_number(lists[SIZES], at, &size))
-        return 0;
-    file->size = size < PY_SSIZE_T_MAX ? (Py_ssize_t)size : PY_SSIZE_T_MAX;
-    if (lists[NAMES] == NULL)
-        return 1;
-    return take_bytes(lists[NAMES], at, &file->name, &file->name_length) &&
-           take_bytes(lists[TEXTS], at, &file->text, &file->text_length);
-}
-
-static File *take_files(PyObject *lists[LISTS], const char *members, Py_ssize_t start, Py_ssize_t count)
-{
-    File *files = PyMem_Calloc((size_t)(count ? count : 1), sizeof(File));
-    if (files == NULL) {
-        PyErr_NoMemory();
-        return NULL;
-    }
-    for (Py_ssize_t i = 0; i < count; i++) {
-        if (!take_file(lists, start + i, files + i)) {
-            PyMem_Free(files);
-            return NULL;
-        }
-        files[i].stored = members != NULL;
-        if (members != NULL) /* of a buffer that need not be aligned */
-            memcpy(&files[i].member, members + (start + i) * (Py_ssize_t)sizeof(Member), sizeof(Member));
-    }
-    return files;
+    PyObject *found = PyBytes_FromStringAndSize(NULL, count * COLUMNS * (Py_ssize_t)sizeof *records);
+    char *to = found == NULL ? NULL : PyBytes_AsString(found);
+    for (Py_ssize_t column = 0; to != NULL && column < COLUMNS; column++)
+        for (Py_ssize_t i = 0; i < count; i++, to += sizeof *records)
+            memcpy(to, records + i * COLUMNS + column, sizeof *records);
+    return found;
 }
 
 PyDoc_STRVAR(
     write_doc,
-    "write(fd, at, crc, root, pattern, paths, keys, fields, labels, sizes, start, stop, most, max_pixels,\n"
-    "      max_scans, buffer, members=None, names=None, texts=None, ahead=None, prefix=b"
+    "write(fd, at, crc, root, pattern, paths, keys, places, fields, labels, sizes, start, stop, most, max_pixels,\n"
+    "      max_scans, room, members=None, names=None, texts=None, ahead=None, prefix=b"
     ")\n\n"
-    "Writes samples of the files start … stop - 1 to fd, up to the first that does not fit the buffer or is\n"
+    "Writes samples of the files start … stop - 1 to fd, up to the first that does not fit `room` bytes or is\n"
     "not plain, or until `most` bytes are written. at, crc: the bytes written before, and their CRC-32C.\n"
     "root: a descriptor of the folder that the paths are relative to. pattern: a header block without name\n"
-    "and size. fields: of the images, empty for what is none. All lists hold bytes, labels and sizes int.\n"
+    "and size. paths, keys: (bytes, offsets), as in formats/columns.py. places, fields: the image field of\n"
+    "each file as an int32 place in a tuple of bytes, which are empty for what is no image. labels, sizes:\n"
+    "int64.\n"
     "members: None, or where the files are in an archive, of which root is a descriptor then: int64 offset,\n"
-    "packed size, method (-1: of a tar) and CRC-32 for each. names, texts: the paths and classes to store, for\n"
-    "TFRecord in place of tar. ahead: an Ahead, which ends; files PREFIX/PATH that it has read are not read\n"
-    "again.\n"
-    "Returns (files, bytes, CRC-32C of all bytes, records): int64 offset, size, the image's offset, width,\n"
-    "height, crc32c for each file. Raises OSError if fd can't be written.");
+    "packed size, method (-1: of a tar) and CRC-32 for each. names, texts: the paths to store, and the class\n"
+    "of each label, for TFRecord in place of tar. ahead: an Ahead, which ends; files PREFIX/PATH that it has\n"
+    "read are not read again.\n"
+    "Returns (files, bytes, CRC-32C of all bytes, columns): int64 offset, size, the image's offset, width,\n"
+    "height, crc32c, each for all files. Raises OSError if fd can't be written.");
 
 static PyObject *write_samples(PyObject *self, PyObject *args)
 {
@@ -311,59 +263,49 @@ static PyObject *write_samples(PyObject *self, PyObject *args)
     Py_ssize_t pattern_length, start, stop, most;
     unsigned long long max_pixels;
     unsigned int crc;
-    PyObject *lists[LISTS] = {NULL}, *names = Py_None, *texts = Py_None, *ahead = Py_None;
+    PyObject *pairs[STRINGS] = {NULL, NULL, Py_None, Py_None}, *ahead = Py_None;
     const char *members = NULL;
     Py_ssize_t members_length = 0;
-    Py_buffer buffer;
+    Columns columns = {0};
     Shard shard = {.prefix = ""};
-    if (!PyArg_ParseTuple(args, "inIiy#O!O!O!O!O!nnnKiw*|z#OOOy", &shard.fd, &shard.at, &crc, &shard.root, &pattern,
-                          &pattern_length, &PyList_Type, &lists[PATHS], &PyList_Type, &lists[KEYS], &PyList_Type,
-                          &lists[FIELDS], &PyList_Type, &lists[LABELS], &PyList_Type, &lists[SIZES], &start, &stop,
-                          &most, &max_pixels, &shard.max_scans, &buffer, &members, &members_length, &names, &texts,
-                          &ahead, &shard.prefix))
+    if (!PyArg_ParseTuple(args, "inIiy#OOy*O!y*y*nnnKin|z#OOOy", &shard.fd, &shard.at, &crc, &shard.root, &pattern,
+                          &pattern_length, &pairs[PATHS], &pairs[KEYS], &columns.places, &PyTuple_Type, &columns.fields,
+                          &columns.labels, &columns.sizes, &start, &stop, &most, &max_pixels, &shard.max_scans,
+                          &shard.room, &members, &members_length, &pairs[NAMES], &pairs[TEXTS], &ahead, &shard.prefix))
         return NULL;
     PyObject *result = NULL, *filled = NULL;
     File *files = NULL;
     int64_t *records = NULL;
-    Py_ssize_t shortest = PY_SSIZE_T_MAX, done;
+    Py_ssize_t done;
     int error = 0;
+    shard.records = pairs[NAMES] != Py_None;
+    for (int i = 0; i < (shard.records ? STRINGS : NAMES); i++)
+        if (!take_strings(pairs[i], &columns, i))
+            goto end;
     if (ahead != Py_None && !PyObject_TypeCheck(ahead, ahead_type)) {
         PyErr_SetString(PyExc_TypeError, "ahead is not an Ahead");
         goto end;
     }
-    if (names != Py_None) {
-        lists[NAMES] = names;
-        lists[TEXTS] = texts;
-    }
-    for (int i = 0; i < LISTS && lists[i] != NULL; i++) {
-        if (!PyList_Check(lists[i])) {
-            PyErr_SetString(PyExc_TypeError, "names and texts are lists");
-            goto end;
-        }
-        if (PyList_Size(lists[i]) < shortest)
-            shortest = PyList_Size(lists[i]);
-    }
-    if (pattern_length != TAR_BLOCK || start < 0 || stop < start || stop > shortest) {
-        PyErr_SetString(PyExc_ValueError, "the pattern is not a block, or start and stop are not within the lists");
+    if (pattern_length != TAR_BLOCK || start < 0 || stop < start || stop > files_in(&columns, shard.records)) {
+        PyErr_SetString(PyExc_ValueError, "the pattern is not a block, or start and stop are not within the columns");
         goto end;
     }
     if (members != NULL && members_length / (Py_ssize_t)sizeof(Member) < stop) {
         PyErr_SetString(PyExc_ValueError, "there are fewer members than files");
         goto end;
     }
-    files = take_files(lists, members, start, stop - start);
+    files = take_files(&columns, members, shard.records, start, stop);
     if (files == NULL)
         goto end;
+    shard.room = shard.room < 1 ? 1 : shard.room < MOST_ROOM ? shard.room : MOST_ROOM;
+    shard.buffer = malloc((size_t)shard.room);
     records = PyMem_Malloc((size_t)(stop - start + 1) * COLUMNS * sizeof *records);
-    if (records == NULL) {
+    if (records == NULL || shard.buffer == NULL) {
         PyErr_NoMemory();
         goto end;
     }
     tar_take_pattern(&shard.pattern, (const uint8_t *)pattern);
-    shard.records = lists[NAMES] != NULL;
     shard.max_pixels = max_pixels;
-    shard.buffer = buffer.buf;
-    shard.room = buffer.len < MOST_ROOM ? buffer.len : MOST_ROOM;
     shard.begun = shard.at;
     shard.crc = crc;
     Py_BEGIN_ALLOW_THREADS;
@@ -378,12 +320,13 @@ static PyObject *write_samples(PyObject *self, PyObject *args)
         PyErr_SetFromErrno(PyExc_OSError);
         goto end;
     }
-    filled = PyBytes_FromStringAndSize((const char *)records, done * COLUMNS * (Py_ssize_t)sizeof *records);
+    filled = by_column(records, done);
     result = Py_BuildValue("nnIN", done, shard.written, shard.crc, filled); /* NULL for filled: the error stays */
 end:
     PyMem_Free(records);
     PyMem_Free(files);
-    PyBuffer_Release(&buffer);
+    release_columns(&columns);
+    free(shard.buffer);
     return result;
 }
 

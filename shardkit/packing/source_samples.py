@@ -58,7 +58,7 @@ def samples_of(source: Source) -> Iterator[tuple[bytes, dict[str, Any]]]:
     kind, inline = source.label_kind, {} if source.inline is None else source.inline.fields
     for first in range(0, len(source), AT_ONCE):
         rows = np.arange(first, min(first + AT_ONCE, len(source)))
-        paths, sizes, keys = source.paths.take(rows), source.sizes[rows].tolist(), source.keys(rows)
+        paths, sizes, keys = source.paths.at(rows), source.sizes[rows].tolist(), source.keys(rows)
         texts = {name: column.take(rows) for name, column in inline.items()}
         labels: list[Any] = source.labels[rows].tolist()
         if kind not in ("class", "listed"):

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import DatasetError
+from shardkit.formats.columns import Strings, Texts, as_strings
 from shardkit.sample import MAX_KEY_BYTES
 from shardkit.shards.columns.types import PREFIX, Types, fields_of
 from shardkit.shards.columns.values import whole_columns
@@ -63,7 +64,6 @@ TEXT_BYTES = 16 << 10
 SHOWN_KEY = 40
 """The characters of a key that is too long which a message shows."""
 
-_UTF8_BYTES = 4
 QUALITY_TYPES = np.dtype([(PHASH, "<u8"), (BRIGHTNESS, "<f4"), (SHARPNESS, "<f4"), (ENTROPY, "<f4")])
 """The quality columns, which most indexes do not have, as the fields of one array: NaN stands for null."""
 
@@ -71,14 +71,14 @@ assert QUALITY_TYPES.itemsize == RECORD.size
 
 
 class ShardRows(msgspec.Struct, frozen=True):
-    """The index rows of one shard. `numbers` has the columns of INTEGERS, each of length n; `keys`, `paths`: n str.
-    seek: the seek points of each image, b"" for one that has none; None if they were not asked for. columns: further
-    columns by NAME, of the types of the index or fitting them; None if there are none. quality: an array of
-    QUALITY_TYPES; None if it was not asked for."""
+    """The index rows of one shard. `numbers` has the columns of INTEGERS, each of length n; `keys`, `paths`: of
+    each row. seek: the seek points of each image, b"" for one that has none; None if they were not asked for.
+    columns: further columns by NAME, of the types of the index or fitting them; None if there are none. quality: an
+    array of QUALITY_TYPES; None if it was not asked for."""
 
     shard: str
-    keys: Sequence[str]
-    paths: Sequence[str]
+    keys: Texts
+    paths: Texts
     numbers: dict[str, NDArray[Any]]
     seek: Sequence[bytes] | None = None
     columns: pa.Table | None = None
@@ -172,11 +172,12 @@ def to_table(rows: ShardRows, *, seek: bool = False, columns: Types | None = Non
     import pyarrow as pa
 
     n = len(rows)
-    _require_short(rows, "key", rows.keys, MAX_KEY_BYTES)
-    _require_short(rows, "path", rows.paths, TEXT_BYTES)
+    keys, paths = as_strings(rows.keys), as_strings(rows.paths)
+    _require_short(rows, "key", keys, keys, MAX_KEY_BYTES)
+    _require_short(rows, "path", paths, keys, TEXT_BYTES)
     zeros = pa.Array.from_buffers(pa.int32(), n, [None, pa.py_buffer(bytes(4 * n))])
-    shard = pa.DictionaryArray.from_arrays(zeros, _strings([rows.shard]))
-    arrays: list[pa.Array] = [shard, _strings(rows.keys), _strings(rows.paths)]
+    shard = pa.DictionaryArray.from_arrays(zeros, _strings(Strings.of_texts([rows.shard])))
+    arrays: list[pa.Array] = [shard, _strings(keys), _strings(paths)]
     for name, dtype in INTEGERS.items():
         values = np.ascontiguousarray(rows.numbers[name], dtype)
         null = values < 0 if name in NULLABLE else np.zeros(0, bool)
@@ -190,17 +191,14 @@ def to_table(rows: ShardRows, *, seek: bool = False, columns: Types | None = Non
     return pa.Table.from_arrays(arrays, schema=schema(seek=seek, columns=columns, quality=quality))
 
 
-def _require_short(rows: ShardRows, what: str, texts: Sequence[str], limit: int) -> None:
-    """DatasetError for the first text of more than `limit` bytes of UTF-8."""
-    if max(map(len, texts), default=0) * _UTF8_BYTES <= limit:
-        return
-    for row, text in enumerate(texts):
-        size = len(text.encode())
-        if size > limit:
-            fact = f"a {what} has {size:,} bytes, and an index holds at most {limit:,}"
-            offset = int(rows.numbers["offset"][row])
-            cure = "rename the sample with 'shardkit repair'"
-            raise DatasetError(rows.shard, fact, cure, offset, f"{rows.keys[row][:SHOWN_KEY]}…")
+def _require_short(rows: ShardRows, what: str, texts: Strings, keys: Strings, limit: int) -> None:
+    """DatasetError for the first text of more than `limit` bytes."""
+    sizes = np.diff(np.frombuffer(texts.offsets, np.int64))
+    for row in np.flatnonzero(sizes > limit).tolist():
+        fact = f"a {what} has {sizes[row]:,} bytes, and an index holds at most {limit:,}"
+        offset = int(rows.numbers["offset"][row])
+        cure = "rename the sample with 'shardkit repair'"
+        raise DatasetError(rows.shard, fact, cure, offset, f"{keys[row].decode()[:SHOWN_KEY]}…")
 
 
 def _quality_columns(values: NDArray[Any] | None, count: int) -> list[pa.Array]:
@@ -235,19 +233,14 @@ def quality_array(columns: pa.Table) -> NDArray[Any]:
     return found
 
 
-def _strings(texts: Sequence[str]) -> pa.Array:
-    """Texts as an Arrow array. `pa.array` would do, but loads pandas if that is installed, which takes longer than the
-    index."""
+def _strings(texts: Strings) -> pa.Array:
+    """Texts as an Arrow array."""
     import pyarrow as pa
 
-    count, data = len(texts), "".join(texts).encode()
-    ends = np.zeros(count + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, texts), np.int64, count), out=ends[1:])
-    if ends[-1] != len(data):  # not ASCII
-        np.cumsum(np.fromiter((len(text.encode()) for text in texts), np.int64, count), out=ends[1:])
-    if ends[-1] > np.iinfo(np.int32).max:
-        raise pa.ArrowCapacityError(f"{ends[-1]} bytes of text in one column of a shard")
-    return pa.Array.from_buffers(pa.string(), count, [None, pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(data)])
+    if len(texts.data) > np.iinfo(np.int32).max:
+        raise pa.ArrowCapacityError(f"{len(texts.data)} bytes of text in one column of a shard")
+    offsets = np.frombuffer(texts.offsets, np.int64).astype(np.int32)
+    return pa.Array.from_buffers(pa.string(), len(texts), [None, pa.py_buffer(offsets), pa.py_buffer(texts.data)])
 
 
 def as_numpy(column: pa.ChunkedArray | pa.Array) -> NDArray[Any]:

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from shardkit.formats.columns import Strings
 from shardkit.native import load
 from shardkit.sources.scratch import Growing, read_through, scratch
 from shardkit.sources.tree.names import JoinedNames
@@ -58,18 +59,21 @@ class PathColumn(msgspec.Struct, frozen=True, eq=False):
         """The size of the column in memory, in bytes."""
         return self.blob.nbytes + self.offsets.nbytes
 
-    def take(self, rows: Sequence[int] | NDArray[np.integer]) -> list[bytes]:
+    def at(self, rows: Sequence[int] | NDArray[np.integer]) -> Strings:
         """The paths of some rows, in the order of `rows`; IndexError if one is not in 0 … n - 1."""
         index = np.asarray(rows, dtype=np.int64)
         if index.size and (index.min() < 0 or index.max() >= len(self)):
             raise IndexError(f"rows {index.min()} … {index.max()} of {len(self)} paths")
         native = load("tree")[0]
         if native is not None:
-            found: list[bytes] = native.take(self.blob, self.offsets, np.ascontiguousarray(index))
-            return found
+            return Strings(*native.take(self.blob, self.offsets, np.ascontiguousarray(index)))
         starts, ends = self.offsets[index].tolist(), self.offsets[index + 1].tolist()
         view = self.blob.data
-        return [bytes(view[start:end]) for start, end in zip(starts, ends, strict=True)]
+        return Strings.of(bytes(view[start:end]) for start, end in zip(starts, ends, strict=True))
+
+    def take(self, rows: Sequence[int] | NDArray[np.integer]) -> list[bytes]:
+        """As `at`, as a list."""
+        return list(self.at(rows))
 
 
 class PathColumnBuilder:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from shardkit.formats.columns import Strings
 from shardkit.native import load
 from shardkit.sample import key_of_path, text_of_path
 from shardkit.sources.columns import PathColumn
@@ -33,13 +34,13 @@ def key_of_file(path: bytes) -> str:
     return "_" + key.lstrip("_") if key.startswith("__") and _SKIPPED.match(key) else key
 
 
-def keys_of_files(paths: list[bytes]) -> list[str]:
-    """`key_of_file` of each path."""
+def keys_of_files(paths: Strings) -> Strings:
+    """`key_of_file` of each path, as UTF-8."""
     native = load("tree")[0]
     if native is None:
-        return [key_of_file(path) for path in paths]
-    keys: list[str | None] = native.keys(paths)
-    return [key_of_file(path) if key is None else key for key, path in zip(keys, paths, strict=True)]
+        return Strings.of(key_of_file(path).encode() for path in paths)
+    data, offsets, others = native.keys(paths.data, paths.offsets)
+    return Strings(data, offsets).replaced({number: key_of_file(paths[number]).encode() for number in others})
 
 
 def folder_changes(folder: bytes) -> bool:
@@ -104,7 +105,7 @@ def renamed_rows(
     renamed: dict[int, str] = {}
     for group in groups:
         rows = [row for folder in group for row in range(int(starts[folder]), int(ends[folder]))]
-        keys = keys_of_files(paths.take(rows))
+        keys = keys_of_files(paths.at(rows)).texts()
         renamed.update((rows[position], key) for position, key in new_keys(keys).items())
     return dict(sorted(renamed.items()))
 

@@ -73,7 +73,7 @@ class FilesBelowRoot(msgspec.Struct, frozen=True, eq=False):
 
     def watched(self, rows: Rows) -> list[bytes]:
         """The files themselves."""
-        return list(TreeFiles(self.root).watched(self.paths.take(rows)))
+        return list(TreeFiles(self.root).watched(self.paths.at(rows)))
 
     def marks(self, rows: Rows) -> bytes:
         """Empty: root and paths identify the files."""
@@ -96,7 +96,7 @@ class FilesAnywhere(msgspec.Struct, frozen=True, eq=False):
 
     def files(self, rows: Rows) -> AnyFiles:
         """The files by their paths."""
-        return DiskFiles(self.paths.take(rows))
+        return DiskFiles(self.paths.at(rows))
 
     def watched(self, rows: Rows) -> list[bytes]:
         """The files themselves."""

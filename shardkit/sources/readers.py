@@ -15,13 +15,14 @@ import collections
 import contextlib
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 import msgspec
 
 from shardkit.errors import NotFoundError, SourceError
+from shardkit.formats.columns import Strings
 from shardkit.formats.tar.read_ahead import ReadAhead
 from shardkit.location import Location
 from shardkit.sample import fs_text
@@ -61,40 +62,40 @@ class TreeFiles(msgspec.Struct, frozen=True, tag=True):
 
     root: bytes
 
-    def watched(self, paths: list[bytes]) -> Iterator[bytes]:
+    def watched(self, paths: Strings) -> Iterator[bytes]:
         """The files themselves."""
         prefix = os.path.join(self.root, b"")
         return (prefix + path for path in paths)
 
     @contextlib.contextmanager
-    def opened(self, paths: list[bytes], sizes: list[int]) -> Iterator[Reader]:
+    def opened(self, paths: Strings, sizes: Sequence[int]) -> Iterator[Reader]:
         """The reader of these files."""
-        yield _Disk(list(self.watched(paths)), sizes, read_ahead(self.root))
+        yield _Disk(os.path.join(self.root, b""), paths, sizes, read_ahead(self.root))
 
 
 class DiskFiles(msgspec.Struct, frozen=True, tag=True):
     """Local files by their absolute paths."""
 
-    paths: list[bytes]
+    paths: Strings
 
-    def watched(self, paths: list[bytes]) -> Iterator[bytes]:
+    def watched(self, paths: Strings) -> Iterator[bytes]:
         """The files themselves."""
         return iter(self.paths)
 
     @contextlib.contextmanager
-    def opened(self, paths: list[bytes], sizes: list[int]) -> Iterator[Reader]:
+    def opened(self, paths: Strings, sizes: Sequence[int]) -> Iterator[Reader]:
         """The reader of these files."""
-        yield _Disk(self.paths, sizes)
+        yield _Disk(b"", self.paths, sizes)
 
 
 class _Disk:
     archive = None
 
-    def __init__(self, paths: list[bytes], sizes: list[int], ahead: ReadAhead | None = None) -> None:
-        self.paths, self.sizes, self.ahead = paths, sizes, ahead
+    def __init__(self, prefix: bytes, paths: Strings, sizes: Sequence[int], ahead: ReadAhead | None = None) -> None:
+        self.prefix, self.paths, self.sizes, self.ahead = prefix, paths, sizes, ahead
 
     def read(self, number: int) -> bytes:
-        return read_file(self.paths[number], self.sizes[number])
+        return read_file(self.prefix + self.paths[number], self.sizes[number])
 
 
 class ArchiveMembers(msgspec.Struct, frozen=True, tag=True):
@@ -112,12 +113,12 @@ class ArchiveMembers(msgspec.Struct, frozen=True, tag=True):
     methods: list[int]
     crcs: list[int]
 
-    def watched(self, paths: list[bytes]) -> Iterator[bytes]:
+    def watched(self, paths: Strings) -> Iterator[bytes]:
         """The archive file."""
         return iter((self.archive,))
 
     @contextlib.contextmanager
-    def opened(self, paths: list[bytes], sizes: list[int]) -> Iterator[Reader]:
+    def opened(self, paths: Strings, sizes: Sequence[int]) -> Iterator[Reader]:
         """The reader of these members. SourceError if the archive has changed since the scan."""
         place = fs_text(self.file)
         try:
@@ -154,7 +155,7 @@ class _Ranges:
 
     ahead = None
 
-    def __init__(self, members: ArchiveMembers, fd: int, sizes: list[int]) -> None:
+    def __init__(self, members: ArchiveMembers, fd: int, sizes: Sequence[int]) -> None:
         self.members, self.archive, self.sizes = members, fd, sizes
 
     def read(self, number: int) -> bytes:
@@ -166,7 +167,7 @@ class _Zipped:
 
     ahead = None
 
-    def __init__(self, members: ArchiveMembers, fd: int, sizes: list[int]) -> None:
+    def __init__(self, members: ArchiveMembers, fd: int, sizes: Sequence[int]) -> None:
         self.members, self.archive, self.sizes = members, fd, sizes
 
     def read(self, number: int) -> bytes:
@@ -219,12 +220,12 @@ class StoreObjects(msgspec.Struct, frozen=True, tag=True):
     def __repr__(self) -> str:
         return f"StoreObjects({len(self.names)} objects)"
 
-    def watched(self, paths: list[bytes]) -> Iterator[bytes]:
+    def watched(self, paths: Strings) -> Iterator[bytes]:
         """Empty: the objects are not on this machine."""
         return iter(())
 
     @contextlib.contextmanager
-    def opened(self, paths: list[bytes], sizes: list[int]) -> Iterator[Reader]:
+    def opened(self, paths: Strings, sizes: Sequence[int]) -> Iterator[Reader]:
         """The reader of these objects, which requests several at once."""
         from shardkit.storage.patient import open_patient
 
@@ -239,7 +240,7 @@ class StoreObjects(msgspec.Struct, frozen=True, tag=True):
 class _Objects:
     archive = ahead = None
 
-    def __init__(self, store: Any, pool: ThreadPoolExecutor, names: list[str], sizes: list[int]) -> None:
+    def __init__(self, store: Any, pool: ThreadPoolExecutor, names: list[str], sizes: Sequence[int]) -> None:
         self.store, self.pool, self.names, self.sizes = store, pool, names, sizes
         self.coming: collections.deque[tuple[int, Future[bytes]]] = collections.deque()
         self.next = self.waiting = 0

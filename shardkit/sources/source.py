@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from shardkit.errors import SourceError, UsageError, printable
 from shardkit.events import Progress, ProgressFn, no_progress
+from shardkit.formats.columns import Strings
 from shardkit.sample import DEFAULT_EXTENSIONS, fs_text, text_of_path
 from shardkit.shards.columns.types import type_text
 from shardkit.shards.manifest import LabelKind
@@ -125,12 +126,18 @@ class Source(msgspec.Struct, frozen=True, eq=False):
         """The key of a row, unique in the source."""
         return self.renamed.get(row) or key_of_file(self.paths[row])
 
-    def keys(self, rows: Sequence[int] | NDArray[np.integer], paths: list[bytes] | None = None) -> list[str]:
-        """The keys of some rows, in the order of `rows`. paths: theirs, if they were taken."""
-        own = keys_of_files(self.paths.take(rows) if paths is None else paths)
-        if not self.renamed:
+    def keys_at(self, rows: Sequence[int] | NDArray[np.integer], paths: Strings | None = None) -> Strings:
+        """The keys of some rows as UTF-8, in the order of `rows`. paths: theirs, if they were taken."""
+        own = keys_of_files(self.paths.at(rows) if paths is None else paths)
+        renamed = self.renamed
+        if not renamed:
             return own
-        return [self.renamed.get(int(row), key) for row, key in zip(rows, own, strict=True)]
+        places = ((place, int(row)) for place, row in enumerate(rows))
+        return own.replaced({place: renamed[row].encode() for place, row in places if row in renamed})
+
+    def keys(self, rows: Sequence[int] | NDArray[np.integer]) -> list[str]:
+        """As `keys_at`, as texts."""
+        return self.keys_at(rows).texts()
 
 
 def scan_tree(

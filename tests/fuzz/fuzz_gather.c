@@ -61,12 +61,40 @@ static void put(File *files, Py_ssize_t count, Py_ssize_t room, Py_ssize_t most,
     free(shard.buffer);
 }
 
+/* The names in a column whose offsets are any: at most as long as its data, as UTF-8 where they are UTF-8. */
 static void name(const uint8_t *data, size_t size)
 {
-    PyObject *key = key_of((const char *)data, (Py_ssize_t)size);
-    if (key == NULL)
+    enum { COUNT = 3 };
+    int64_t offsets[COUNT + 1] = {0, size ? data[0] : 0, size > 1 ? data[size - 1] - 2 : 0, (int64_t)size};
+    char *text = malloc(size + 1), *keys = malloc(size + 1), ends[sizeof offsets], places[COUNT * sizeof(int32_t)];
+    uint8_t odd[COUNT];
+    Extension found[MOST_EXTENSIONS];
+    if (text == NULL || keys == NULL)
         abort();
-    Py_DECREF(key);
+    memcpy(text, data, size);
+    const StringColumn column = {text, (const char *)offsets, (int64_t)size, COUNT};
+    const int64_t rows[] = {2, size ? data[0] % 5 - 1 : 0};
+    const Py_ssize_t missing = taken_offsets(&column, rows, 2, ends);
+    if (missing < 0) {
+        const int64_t room = number_at(ends, 2);
+        char *to = malloc((size_t)room + 1);
+        if (to == NULL)
+            abort();
+        take_each(&column, rows, 2, to, room);
+        free(to);
+    }
+    const Py_ssize_t length = put_keys(&column, keys, ends, odd);
+    if (length > (Py_ssize_t)size || find_extensions(&column, found, places) > COUNT)
+        abort();
+    if (length >= 0) {
+        PyObject *key = PyUnicode_DecodeUTF8(keys, length, "strict"), *odd_ones = numbers_of(odd, COUNT);
+        if (key == NULL || odd_ones == NULL)
+            abort();
+        Py_DECREF(key);
+        Py_DECREF(odd_ones);
+    }
+    free(keys);
+    free(text);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

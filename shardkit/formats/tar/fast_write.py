@@ -8,18 +8,18 @@ does the same work (`packing/write/plain.py`); the bytes are equal either way.
 from __future__ import annotations
 
 import os
-from array import array
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 
+from shardkit.formats.columns import Fields, Strings, texts_of_paths
 from shardkit.formats.tar.headers import ustar_block
 from shardkit.formats.tar.read_ahead import ReadAhead
 from shardkit.images.jpeg import MAX_SCANS
 from shardkit.images.pillow import MAX_PIXELS
 from shardkit.native import load
-from shardkit.sample import IMAGE_FIELDS, texts_of_paths
+from shardkit.sample import IMAGE_FIELDS
 from shardkit.system import POSIX
 
 BUFFER_BYTES = 1 << 20
@@ -35,19 +35,30 @@ FEWEST_FILES, MOST_FILES = 32, 1 << 14
 class Gathered(msgspec.Struct, frozen=True):
     """Some consecutive samples that were written. size: their bytes. crc: the CRC-32C of the output up to their end.
 
-    Columns with a number for each: offset (in the output), length, the image's offset, width, height, and CRC-32C of
-    the image.
+    Columns with a number for each, as `int64s` views them: offset (in the output), length, the image's offset, width,
+    height, and CRC-32C of the image.
     """
 
     count: int
     size: int
     crc: int
-    offsets: array[int]
-    lengths: array[int]
-    starts: array[int]
-    widths: array[int]
-    heights: array[int]
-    crcs: array[int]
+    offsets: bytes
+    lengths: bytes
+    starts: bytes
+    widths: bytes
+    heights: bytes
+    crcs: bytes
+
+
+class PlainFiles(NamedTuple):
+    """The files of one shard, a row each. paths: below their folder. labels, sizes: as `int64s` views them; labels are
+    not negative."""
+
+    paths: Strings
+    keys: Strings
+    fields: Fields
+    labels: bytes
+    sizes: bytes
 
 
 class StoredMembers(msgspec.Struct, frozen=True):
@@ -61,7 +72,7 @@ class StoredMembers(msgspec.Struct, frozen=True):
 class StoredTexts(msgspec.Struct, frozen=True):
     """What TFRecord stores beside the files: the path of each as the source has it, and label -> class name."""
 
-    paths: list[bytes]
+    paths: Strings
     classes: Mapping[int, str]
 
 
@@ -74,31 +85,24 @@ def extension() -> Any:
 
 
 class Gatherer:
-    """Writes the files of one shard, which are below `root`, or in an archive. fields: the image field of each file, as
-    text. held: the files in the archive, or what was read of those below `root` before. stored: for TFRecord. Requires
-    `extension()`."""
+    """Writes the files of one shard, which are below `root`, or in an archive. held: the files in the archive, or what
+    was read of those below `root` before. stored: for TFRecord. Requires `extension()`."""
 
     def __init__(
         self,
         root: bytes,
-        paths: list[bytes],
-        keys: Sequence[str],
-        fields: Sequence[str],
-        labels: list[int],
-        sizes: list[int],
+        files: PlainFiles,
         held: StoredMembers | ReadAhead | None = None,
         stored: StoredTexts | None = None,
     ) -> None:
-        known = {field: field.encode() if field in IMAGE_FIELDS else b"" for field in set(fields)}
-        one = next(iter(known.values())) if len(known) == 1 else None  # nearly always: the loop is a tenth of the cost
-        named = [known[field] for field in fields] if one is None else [one] * len(fields)
-        self._lists = (paths, [key.encode() for key in keys], named, labels, sizes)
-        self._stored = (None, None) if stored is None else _stored(stored, labels)
+        named = tuple(field.encode() if field in IMAGE_FIELDS else b"" for field in files.fields.names)
+        self._count = len(files.paths)
+        self._columns = (*map(_pair, files[:2]), files.fields.places, named, files.labels, files.sizes)
+        self._stored = (None, None) if stored is None else _stored(stored)
         self._ahead = (held.images, held.prefix) if isinstance(held, ReadAhead) else (None, b"")
         self._members = held.numbers if isinstance(held, StoredMembers) else None
         self._root = os.dup(held.fd) if isinstance(held, StoredMembers) else _folder(root)
         self._files = MOST_FILES
-        self._buffer = bytearray(BUFFER_BYTES)
         self._pattern = ustar_block(b"", 0, b"0", b"")
 
     def write(self, start: int, fd: int, at: int, crc: int, most: int | None = None) -> Gathered | None:
@@ -108,15 +112,16 @@ class Gatherer:
         """
         if self._root is None:
             return None
-        stop = min(start + self._files, len(self._lists[0]))
+        stop = min(start + self._files, self._count)
         count, size, crc, records = extension().write(
-            fd, at, crc, self._root, self._pattern, *self._lists, start, stop, most or CALL_BYTES, MAX_PIXELS,
-            MAX_SCANS, self._buffer, self._members, *self._stored,
+            fd, at, crc, self._root, self._pattern, *self._columns, start, stop, most or CALL_BYTES, MAX_PIXELS,
+            MAX_SCANS, BUFFER_BYTES, self._members, *self._stored,
             *self._ahead,
         )  # fmt: skip
         self._files = min(2 * self._files, MOST_FILES) if count else FEWEST_FILES
-        numbers = array("q", records)
-        return Gathered(count, size, crc, *(numbers[column::6] for column in range(6))) if count else None
+        width = 8 * count
+        columns = (records[at : at + width] for at in range(0, len(records), width or 1))
+        return Gathered(count, size, crc, *columns) if count else None
 
     def close(self) -> None:
         """Close the folder or the archive."""
@@ -125,10 +130,14 @@ class Gatherer:
             self._root = None
 
 
-def _stored(texts: StoredTexts, labels: Sequence[int]) -> tuple[list[bytes], list[bytes]]:
-    """The path and the class of each file, as they are stored."""
-    known = {label: texts.classes.get(label, "").encode() for label in set(labels)}
-    return [text.encode() for text in texts_of_paths(texts.paths)], [known[label] for label in labels]
+def _pair(column: Strings) -> tuple[bytes, bytes]:
+    return column.data, column.offsets
+
+
+def _stored(texts: StoredTexts) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes]]:
+    """The path of each file and the class of each label, as they are stored."""
+    classes = [texts.classes.get(label, "") for label in range(max(texts.classes, default=-1) + 1)]
+    return _pair(texts_of_paths(texts.paths)), _pair(Strings.of_texts(classes))
 
 
 def _folder(path: bytes) -> int | None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shardkit.formats.tar.fast_check import PlainShard
-    from shardkit.formats.tar.fast_write import Gatherer, StoredMembers, StoredTexts
+    from shardkit.formats.tar.fast_write import Gatherer, PlainFiles, StoredMembers, StoredTexts
     from shardkit.formats.tar.read_ahead import ReadAhead
 
 
@@ -164,11 +164,7 @@ class Tfrecord(msgspec.Struct, frozen=True):
     def gatherer(
         self,
         root: bytes,
-        paths: list[bytes],
-        keys: Sequence[str],
-        fields: Sequence[str],
-        labels: list[int],
-        sizes: list[int],
+        files: PlainFiles,
         held: StoredMembers | ReadAhead | None = None,
         *,
         texts: StoredTexts,
@@ -176,4 +172,4 @@ class Tfrecord(msgspec.Struct, frozen=True):
         """The gatherer of `fast_write`, or None if the extension was not built."""
         from shardkit.formats.tar.fast_write import Gatherer
 
-        return Gatherer(root, paths, keys, fields, labels, sizes, held, texts) if self.has_gatherer() else None
+        return Gatherer(root, files, held, texts) if self.has_gatherer() else None

@@ -241,7 +241,11 @@ def kept_rows(work: str, name: str) -> bytes | None:
 
 
 def _decoded(shard: ShardEntry, data: bytes) -> ShardRows:
-    rows = msgspec.msgpack.decode(data, type=Rows)
+    try:
+        rows = msgspec.msgpack.decode(data, type=Rows)
+    except msgspec.MsgspecError as exc:  # those of a part; what a run itself left has another digest
+        fact = f"the index rows can't be read, or are of another version of shardkit ({exc})"
+        raise StorageError(shard.name, fact, "run the part that wrote it again") from exc
     numbers = {name: np.frombuffer(rows.numbers[name], np.int64).astype(INTEGERS[name]) for name in COLUMNS}
     columns = decoded_columns(rows.columns, rows.kept) if rows.columns else None
     quality = None if rows.quality is None else np.frombuffer(rows.quality, QUALITY_TYPES)

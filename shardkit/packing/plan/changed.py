@@ -56,7 +56,7 @@ def changed_file(
 def _checksums_of(source: Source, rows: Sequence[int]) -> Iterator[int]:
     numbers = np.array(rows, np.int64)
     sizes = source.sizes[numbers].tolist()
-    with source.origin.files(numbers).opened(source.paths.take(numbers), sizes) as reader:
+    with source.origin.files(numbers).opened(source.paths.at(numbers), sizes) as reader:
         for number in range(len(sizes)):
             try:
                 yield crc32c(reader.read(number))

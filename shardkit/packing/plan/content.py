@@ -84,12 +84,13 @@ class PlannedDataset(msgspec.Struct, frozen=True, eq=False):
     def _samples(self, samples: Rows, rows: Rows, origin: Origin) -> FileSamples:
         """The samples of one shard. rows: of their files."""
         source, files, grouped, inline = self.source, self.files, self.grouped, self.source.inline
-        paths = files.paths.take(rows)
+        paths = files.paths.at(rows)
         return FileSamples(
-            root=source.root, files=origin.files(rows), paths=paths, sizes=files.sizes[rows].tolist(),
-            labels=source.labels[samples].tolist(), keys=source.keys(samples, paths if grouped is None else None),
+            root=source.root, files=origin.files(rows), paths=paths, sizes=files.sizes[rows].tobytes(),
+            labels=source.labels[samples].astype(np.int64).tobytes(),
+            keys=source.keys_at(samples, paths if grouped is None else None),
             names=[] if grouped is None else list(grouped.fields), primary=0 if grouped is None else grouped.primary,
-            inline={} if inline is None else {name: each.take(samples) for name, each in inline.fields.items()},
+            inline={} if inline is None else {name: each.at(samples) for name, each in inline.fields.items()},
             multi=inline is not None and inline.labels == "multi",
         )  # fmt: skip
 

@@ -99,7 +99,7 @@ def _read(source: Source, rows: Sizes) -> Iterator[bytes]:
     origin, sizes = source.origin, source.sizes[rows].tolist()
     if not origin.readable:
         return
-    with origin.files(rows).opened(source.paths.take(rows), sizes) as reader:
+    with origin.files(rows).opened(source.paths.at(rows), sizes) as reader:
         for number in range(len(sizes)):
             with contextlib.suppress(OSError, ValueError):
                 yield reader.read(number)

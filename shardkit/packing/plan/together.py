@@ -117,7 +117,7 @@ class _Images:
         def read(first: int) -> int:
             rows = self.rows[numbers[first : first + _CHUNK]]
             files = self.files.origin.files(rows)
-            with files.opened(self.files.paths.take(rows), self.files.sizes[rows].tolist()) as reader:
+            with files.opened(self.files.paths.at(rows), self.files.sizes[rows].tolist()) as reader:
                 for number in range(len(rows)):
                     try:
                         look(first + number, reader.read(number))

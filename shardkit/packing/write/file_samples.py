@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import struct
 from collections.abc import Iterator, Mapping
 
 import msgspec
 
 from shardkit.errors import BadFileError
+from shardkit.formats.columns import Strings, int64s
 from shardkit.packing.write.receipt import Skipped
 from shardkit.packing.write.writer import SampleWriter
 from shardkit.sample import field_of, fs_text, text_of_path
@@ -21,19 +21,20 @@ class FileSamples(msgspec.Struct, frozen=True, tag=True):
     """The samples of a shard. Each consists of a file for each of `names`, or of one file whose extension is its field.
 
     root: the prefix of paths in messages. files: their origin. paths, sizes: of all files, sample by sample. labels: of
-    each sample, -1 for none. primary: which file of each sample gives its path in the index. inline: field -> its bytes
-    in each sample. multi: whether the field `cls.json` is a list of class numbers, to be counted.
+    each sample, -1 for none. keys: as UTF-8. Numbers are as `int64s` views them. primary: which file of each sample
+    gives its path in the index. inline: field -> its bytes in each sample. multi: whether the field `cls.json` is a
+    list of class numbers, to be counted.
     """
 
     root: bytes
     files: AnyFiles
-    paths: list[bytes]
-    sizes: list[int]
-    labels: list[int]
-    keys: list[str]
+    paths: Strings
+    sizes: bytes
+    labels: bytes
+    keys: Strings
     names: list[str] = []
     primary: int = 0
-    inline: dict[str, list[bytes]] = {}
+    inline: dict[str, Strings] = {}
     multi: bool = False
 
     @property
@@ -47,44 +48,49 @@ class FileSamples(msgspec.Struct, frozen=True, tag=True):
 
     def extent(self) -> tuple[int, int]:
         """(samples, bytes) to read."""
-        return len(self.keys), sum(self.sizes)
+        return len(self.keys), sum(int64s(self.sizes))
 
     def digest(self, salt: bytes, marks: bytes) -> str:
         """The digest of everything that determines the shard's bytes. salt: of the packing. marks: of these files'
         origin."""
-        root = () if isinstance(self.files, TreeFiles) else (self.root,)
-        digest = hashlib.blake2b(b"\0".join([salt, *root, *self.paths]), digest_size=16)
-        digest.update("\0".join([*self.keys, *self.names]).encode())
-        digest.update(struct.pack(f"<{len(self.sizes)}q", *self.sizes))
-        digest.update(struct.pack(f"<{len(self.labels)}i", *self.labels) + marks)
-        for name, values in self.inline.items():
-            digest.update(b"\0".join([name.encode(), *values]))
+        root = b"" if isinstance(self.files, TreeFiles) else self.root
+        digest = hashlib.blake2b(digest_size=16)
+        for part in (salt, marks, root, "\0".join(self.names).encode(), *self._columns()):
+            digest.update(len(part).to_bytes(8, "little"))
+            digest.update(part)
         return digest.hexdigest()
+
+    def _columns(self) -> Iterator[bytes]:
+        """All buffers."""
+        yield from (self.paths.data, self.paths.offsets, self.keys.data, self.keys.offsets, self.sizes, self.labels)
+        for name, values in self.inline.items():
+            yield from (name.encode(), values.data, values.offsets)
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Iterator[_FileSample]]:
         """The samples in order; each must be read before the next."""
-        with self.files.opened(self.paths, self.sizes) as reader:
-            yield (_FileSample(self, number, reader) for number in range(len(self.keys)))
+        sizes, labels = int64s(self.sizes), int64s(self.labels)
+        with self.files.opened(self.paths, sizes) as reader:
+            yield (_FileSample(self, number, labels[number], reader, sizes) for number in range(len(self.keys)))
 
 
 class _FileSample:
     """One sample. path: of the file that is being read, or of the sample."""
 
-    def __init__(self, samples: FileSamples, number: int, reader: Reader) -> None:
-        self.samples, self.number, self.reader = samples, number, reader
+    def __init__(self, samples: FileSamples, number: int, label: int, reader: Reader, sizes: memoryview[int]) -> None:
+        self.samples, self.number, self.label, self.reader = samples, number, label, reader
         self.first = number * samples.width
-        self.size = sum(samples.sizes[self.first : self.first + samples.width])
+        self.size = sum(sizes[self.first : self.first + samples.width])
         self.path = samples.paths[self.first + samples.primary]
 
     def write(self, writer: SampleWriter, texts: Mapping[int, str]) -> None:
         """Write its first file, its label, its other files, and the fields that are not in a file."""
-        samples, label = self.samples, self.samples.labels[self.number]
+        samples, label = self.samples, self.label
         fields = self._read()
         if label >= 0:
             fields.insert(1, ("cls", b"%d" % label))
         fields += [(name, values[self.number]) for name, values in samples.inline.items()]
-        writer.add(samples.keys[self.number], fields, self.path, label, texts.get(label, ""))
+        writer.add(samples.keys[self.number].decode(), fields, self.path, label, texts.get(label, ""))
         if samples.multi:
             writer.count(msgspec.json.decode(samples.inline["cls.json"][self.number], type=list[int]))
 

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from shardkit.checksums import crc32c
 from shardkit.errors import ShardkitError
+from shardkit.formats.columns import Fields, Strings, fields_of, has_negative, int64s, texts_of_paths
 from shardkit.formats.format import FORMATS
-from shardkit.formats.tar.fast_write import IN_TAR, Gathered, Gatherer, StoredMembers, StoredTexts
+from shardkit.formats.tar.fast_write import IN_TAR, Gathered, Gatherer, PlainFiles, StoredMembers, StoredTexts
 from shardkit.formats.tfrecord.samples import TooLargeError
 from shardkit.packing.write.file_samples import FileSamples, left_out
 from shardkit.packing.write.images import LOOKS, transcoded
 from shardkit.packing.write.receipt import COLUMNS, Rows, Skipped, Written
 from shardkit.packing.write.sink import Advance, Meter, Sink
 from shardkit.packing.write.task import ShardTask
-from shardkit.sample import field_of, text_of_path, texts_of_paths
 from shardkit.sources.readers import AnyFiles, ArchiveMembers, DiskFiles, Reader, TreeFiles
 
 NATIVE_FIELDS = {"jpg": "JPEG", "jpe": "JPEG", "jfif": "JPEG", "png": "PNG"}
@@ -37,7 +37,7 @@ def is_plain(task: ShardTask) -> bool:
     samples = task.samples
     if not isinstance(samples, FileSamples) or not isinstance(samples.files, (TreeFiles, DiskFiles, ArchiveMembers)):
         return False
-    return not (samples.names or samples.inline or (samples.labels and min(samples.labels) < 0))
+    return not (samples.names or samples.inline or has_negative(samples.labels))
 
 
 def is_native(task: ShardTask) -> bool:
@@ -45,8 +45,10 @@ def is_native(task: ShardTask) -> bool:
     if not (is_plain(task) and _may_gather(task) and FORMATS[task.format].has_gatherer()):
         return False
     assert isinstance(task.samples, FileSamples)
-    some = task.samples.paths[:: len(task.samples.paths) // LOOKED_AT + 1]
-    return 2 * sum(field in NATIVE_FIELDS for field in _fields(some)) > len(some)
+    paths = task.samples.paths
+    some = range(0, len(paths), len(paths) // LOOKED_AT + 1)
+    counts = fields_of(paths.at(some)).counts(0, len(some))
+    return 2 * sum(count for field, count in counts.items() if field in NATIVE_FIELDS) > len(some)
 
 
 def write_plain(task: ShardTask, sink: Sink, advance: Advance) -> Written | None:
@@ -54,11 +56,10 @@ def write_plain(task: ShardTask, sink: Sink, advance: Advance) -> Written | None
     samples = task.samples
     if not is_plain(task) or not isinstance(samples, FileSamples):
         return None
-    fields = _fields(samples.paths)
-    found = _Found(samples, fields)
+    found = _Found(samples)
     with (
-        samples.files.opened(samples.paths, samples.sizes) as reader,
-        _gathering(task, samples, fields, reader) as gather,
+        samples.files.opened(samples.paths, found.sizes) as reader,
+        _gathering(task, samples, found.field, reader) as gather,
     ):
         _write(task, found, reader, gather, sink, advance)
         since = None if gather is None or reader.ahead is None else reader.ahead.began
@@ -66,50 +67,51 @@ def write_plain(task: ShardTask, sink: Sink, advance: Advance) -> Written | None
 
 
 class _Found:
-    """The samples that were written, by column, and the files that were skipped. numbers: of their files in the task.
-    done: counts what transcoding did, as in `Receipt`."""
+    """The samples that were written, by column, and the files that were skipped. sizes, field: of all files. left: the
+    numbers of those that were skipped. done: counts what transcoding did, as in `Receipt`."""
 
-    def __init__(self, samples: FileSamples, fields: Sequence[str]) -> None:
-        self.samples, self.fields_of_files = samples, fields
-        self.numbers = array("q")
+    def __init__(self, samples: FileSamples) -> None:
+        self.samples, self.sizes, self.field = samples, int64s(samples.sizes), fields_of(samples.paths)
+        self.left: list[int] = []
         self.columns = {name: array("q") for name in COLUMNS[1:]}
         self.fields: dict[str, None] = {}
         self.types, self.done = Counter[str](), Counter[str]()
         self.skipped: list[Skipped] = []
 
-    def add(self, number: int, field: str, kind: str, values: tuple[int, ...]) -> None:
+    def add(self, field: str, kind: str, values: tuple[int, ...]) -> None:
         """Add a sample. values: of COLUMNS without the label."""
-        self.numbers.append(number)
         for column, value in zip(self.columns.values(), values, strict=True):
             column.append(value)
         self.fields[field] = None
         self.types[f"{kind} {field}"] += 1
 
+    def leave_out(self, number: int, what: Skipped) -> None:
+        """Note that a file is skipped."""
+        self.left.append(number)
+        self.skipped.append(what)
+
     def extend(self, first: int, some: Gathered) -> None:
         """Add what the C extension wrote, from file `first` on."""
         stop = first + some.count
-        self.numbers.extend(range(first, stop))
-        sizes = array("q", self.samples.sizes[first:stop])
+        sizes = self.samples.sizes[8 * first : 8 * stop]
         values = (some.offsets, some.lengths, some.starts, sizes, some.widths, some.heights, some.crcs)
         for column, more in zip(self.columns.values(), values, strict=True):
-            column.extend(more)
-        fields = self.fields_of_files[first:stop]
-        one = fields.count(fields[0]) == len(fields)
-        counts = {fields[0]: len(fields)} if one else Counter(fields)
+            column.frombytes(more)
+        counts = self.field.counts(first, stop)
         self.fields.update(dict.fromkeys(counts))
         self.types.update({f"{NATIVE_FIELDS.get(field, 'JPEG')} {field}": count for field, count in counts.items()})
 
     def written(self, since: int | None) -> Written:
         """What was written. since: as in Written."""
-        samples = self.samples
-        keys, paths, labels = samples.keys, samples.paths, samples.labels
-        if len(self.numbers) < len(keys):
-            keys, paths, labels = ([each[n] for n in self.numbers] for each in (keys, paths, labels))  # type: ignore[assignment]
-        numbers = {"label": array("q", labels), **self.columns}
-        rows = Rows(keys, texts_of_paths(paths), {name: column.tobytes() for name, column in numbers.items()})
+        keys, paths, labels = self.samples.keys, self.samples.paths, self.samples.labels
+        if self.left:
+            kept = sorted({*range(len(keys))}.difference(self.left))
+            keys, paths = keys.at(kept), paths.at(kept)
+            labels = array("q", map(int64s(labels).__getitem__, kept)).tobytes()
+        numbers = {"label": labels} | {name: column.tobytes() for name, column in self.columns.items()}
+        rows = Rows(keys, texts_of_paths(paths), numbers)
         return Written(
             rows=rows,
-            labels=labels,
             fields=[*self.fields],
             types=dict(self.types),
             skipped=self.skipped,
@@ -124,12 +126,11 @@ def _write(
     """Write the samples to the sink. It is a single loop: for small files, a call for each step would cost a tenth
     more.
     """
-    samples, fields, skipped, done = found.samples, found.fields_of_files, found.skipped, found.done
+    samples, fields, done = found.samples, found.field, found.done
     look, read, wish = LOOKS[task.check], reader.read, task.transcode
     form, texts, root = FORMATS[task.format], task.texts, samples.root
-    paths, sizes = samples.paths, samples.sizes
+    paths, keys, sizes, labels = samples.paths, samples.keys, found.sizes, int64s(samples.labels)
     encode = form.encode
-    label_fields = {label: ("cls", b"%d" % label) for label in set(samples.labels)}
     pieces: list[bytes] = []
     position = pending = number = reported = seen = 0
     while number < len(paths):
@@ -146,7 +147,7 @@ def _write(
             position += some.size
             seen += sum(sizes[first:number])
             continue
-        path, size, label, key = paths[number], sizes[number], samples.labels[number], samples.keys[number]
+        path, size, label, key = paths[number], sizes[number], labels[number], keys[number].decode()
         field = fields[number]
         number += 1
         seen += size
@@ -158,16 +159,16 @@ def _write(
         except ShardkitError:
             raise
         except (OSError, ValueError) as exc:
-            skipped.append(left_out(root, path, exc, skip_bad=task.skip_bad))
+            found.leave_out(number - 1, left_out(root, path, exc, skip_bad=task.skip_bad))
             continue
         text = texts[label] if texts else ""
         try:  # any other ValueError is a bug
-            parts, offsets, length = encode(key, ((field, data), label_fields[label]), path, text)
+            parts, offsets, length = encode(key, ((field, data), ("cls", b"%d" % label)), path, text)
         except TooLargeError as exc:
-            skipped.append(left_out(root, path, exc, skip_bad=task.skip_bad))
+            found.leave_out(number - 1, left_out(root, path, exc, skip_bad=task.skip_bad))
             continue
         start = position + offsets[0]
-        found.add(number - 1, field, kind, (position, length, start, len(data), width, height, crc32c(data)))
+        found.add(field, kind, (position, length, start, len(data), width, height, crc32c(data)))
         pieces += parts
         pending += length
         position += length
@@ -185,18 +186,15 @@ def _may_gather(task: ShardTask) -> bool:
 
 
 @contextmanager
-def _gathering(
-    task: ShardTask, samples: FileSamples, fields: Sequence[str], reader: Reader
-) -> Iterator[Gatherer | None]:
+def _gathering(task: ShardTask, samples: FileSamples, fields: Fields, reader: Reader) -> Iterator[Gatherer | None]:
     """The C extension's gatherer, if it can be used."""
     gather = None
     if _may_gather(task):
         form = FORMATS[task.format]
         held = reader.ahead or _members(samples.files, reader)
-        gather = form.gatherer(
-            *_places(samples), samples.keys, fields, samples.labels, samples.sizes, held,
-            texts=StoredTexts(samples.paths, task.texts),
-        )  # fmt: skip
+        root, paths = _places(samples)
+        files = PlainFiles(paths, samples.keys, fields, samples.labels, samples.sizes)
+        gather = form.gatherer(root, files, held, texts=StoredTexts(samples.paths, task.texts))
     try:
         yield gather
     finally:
@@ -216,24 +214,8 @@ def _members(files: AnyFiles, reader: Reader) -> StoredMembers | None:
     return StoredMembers(reader.archive, numbers.tobytes())
 
 
-def _places(samples: FileSamples) -> tuple[bytes, list[bytes]]:
+def _places(samples: FileSamples) -> tuple[bytes, Strings]:
     """(folder, the path of each file below it)."""
     if isinstance(samples.files, DiskFiles):
-        return b"/", [path.lstrip(b"/") for path in samples.files.paths]
+        return b"/", Strings.of(path.lstrip(b"/") for path in samples.files.paths)
     return samples.root, samples.paths
-
-
-def _fields(paths: Sequence[bytes]) -> list[str]:
-    """The field of each file, by its extension."""
-    if paths and (b"\0".join(paths) + b"\0").count(b".jpg\0") == len(paths):  # nearly always: a tenth of the cost
-        return ["jpg"] * len(paths)
-    known = _Fields()
-    return [known[path[path.rfind(b".") + 1 :]] for path in paths]
-
-
-class _Fields(dict[bytes, str]):
-    """File extension -> field."""
-
-    def __missing__(self, extension: bytes) -> str:
-        self[extension] = field = field_of(text_of_path(extension))
-        return field

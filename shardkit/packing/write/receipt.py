@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from array import array
 from collections import Counter
-from collections.abc import Sequence
 
 import msgspec
 
 from shardkit.checksums import crc32c
+from shardkit.formats.columns import Strings, int64s
 from shardkit.images.jpeg import count_progressive
 from shardkit.packing.write.images import ImageCheck
 from shardkit.packing.write.sink import Sink
@@ -54,12 +53,12 @@ class Receipt(msgspec.Struct, frozen=True):
 
 
 class Rows(msgspec.Struct, frozen=True):
-    """The index rows of a finished shard by column; each column of `numbers` is native int64 as bytes. seek: as in
+    """The index rows of a finished shard by column. keys, paths: UTF-8. numbers: as `int64s` views them. seek: as in
     `ShardRows`. columns: further columns (`decoded_columns` reads them); kept: which of their rows belong to samples
     that are here, None for all. quality: as `quality_of_images` gives it."""
 
-    keys: list[str]
-    paths: list[str]
+    keys: Strings
+    paths: Strings
     numbers: dict[str, bytes]
     seek: list[bytes] | None = None
     columns: bytes = b""
@@ -67,7 +66,7 @@ class Rows(msgspec.Struct, frozen=True):
     quality: bytes | None = None
 
 
-def with_columns(rows: Rows, columns: bytes, keys: Sequence[str]) -> Rows:
+def with_columns(rows: Rows, columns: bytes, keys: Strings) -> Rows:
     """The rows with further columns. keys: of all samples that these have, of which some may have been skipped."""
     if len(rows.keys) == len(keys):
         return msgspec.structs.replace(rows, columns=columns)
@@ -78,7 +77,7 @@ def with_columns(rows: Rows, columns: bytes, keys: Sequence[str]) -> Rows:
 def with_seek_points(rows: Rows, shard: bytes) -> Rows:
     """The rows of the shard at this path with the seek points of its images. Its bytes are still in the system's
     memory, so that no way of writing it has to know of them. Raises StorageError."""
-    starts, sizes, crcs = (array("q", rows.numbers[name]) for name in ("image_offset", "image_size", "crc32c"))
+    starts, sizes, crcs = (int64s(rows.numbers[name]) for name in ("image_offset", "image_size", "crc32c"))
     with translated(shard):
         found = seek_points_of(map_whole(shard), zip(starts, sizes, crcs, strict=True))
     return msgspec.structs.replace(rows, seek=found)
@@ -87,21 +86,20 @@ def with_seek_points(rows: Rows, shard: bytes) -> Rows:
 def with_quality(rows: Rows, shard: bytes) -> tuple[Rows, int]:
     """(the rows of the shard at this path with the quality of its images; how many can't be decoded). As
     `with_seek_points`."""
-    starts, sizes = (array("q", rows.numbers[name]) for name in ("image_offset", "image_size"))
+    starts, sizes = (int64s(rows.numbers[name]) for name in ("image_offset", "image_size"))
     with translated(shard):
         found, undecoded = quality_of_images(map_whole(shard), zip(starts, sizes, strict=True))
     return msgspec.structs.replace(rows, quality=found), undecoded
 
 
 class Written(msgspec.Struct, frozen=True):
-    """What was written to a shard: its index rows, the label of each sample (-1 for none), and parts of its Receipt.
+    """What was written to a shard: its index rows, and parts of its Receipt.
 
     counts: the samples of each class, if a sample may have several. since: when the first file was read, if that was
     before the shard was begun.
     """
 
     rows: Rows
-    labels: list[int]
     fields: list[str]
     types: dict[str, int]
     skipped: list[Skipped]
@@ -136,14 +134,15 @@ def keep_receipt(
     """Write the index rows and the receipt of a finished shard, whose bytes are still in the system's memory."""
     rows = msgspec.msgpack.encode(written.rows)
     target = os.path.join(folder, os.fsencode(name))
-    starts, sizes = (array("q", written.rows.numbers[column]) for column in ("image_offset", "image_size"))
+    labels, starts, sizes = (int64s(written.rows.numbers[name]) for name in ("label", "image_offset", "image_size"))
     with translated(target):
         jpegs, progressive = count_progressive(map_whole(target), starts, sizes)
+    counts = Counter(labels) if written.counts is None else written.counts
     receipt = Receipt(
         digest=digest,
         check=check,
-        entry=ShardEntry(name, len(written.labels), sink.bytes, f"{sink.crc:08x}"),
-        labels=dict(sorted((Counter(written.labels) if written.counts is None else written.counts).items())),
+        entry=ShardEntry(name, len(written.rows.keys), sink.bytes, f"{sink.crc:08x}"),
+        labels=dict(sorted(counts.items())),
         fields=written.fields,
         skipped=written.skipped,
         types=written.types,

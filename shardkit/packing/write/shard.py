@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from shardkit.formats.columns import as_strings
 from shardkit.packing.write.receipt import Receipt, keep_receipt, with_columns
 from shardkit.packing.write.samples import write_samples
 from shardkit.packing.write.sink import Advance, Sink
@@ -42,6 +43,6 @@ def write_shard(
     since = since if written.since is None else min(since, written.since)
     written = written.looked_at(target, seek=task.seek_points, quality=task.quality_columns)
     if task.columns:
-        rows = with_columns(written.rows, task.columns, task.samples.keys)
+        rows = with_columns(written.rows, task.columns, as_strings(task.samples.keys))
         written = msgspec.structs.replace(written, rows=rows)
     return keep_receipt(task.work, task.name, sink, written, digest=task.digest, check=task.check, since=since)

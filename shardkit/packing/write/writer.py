@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from shardkit.checksums import crc32c
+from shardkit.formats.columns import Strings
 from shardkit.formats.format import FORMATS
 from shardkit.formats.tfrecord.samples import TfrecordSample, carry_over, is_bytes
 from shardkit.images.rewrite.transcode import Transcoding
@@ -140,8 +141,7 @@ class SampleWriter:
         """What was written."""
         numbers = {name: column.tobytes() for name, column in self.columns.items()}
         return Written(
-            rows=Rows(self.keys, self.paths, numbers),
-            labels=self.columns["label"].tolist(),
+            rows=Rows(Strings.of_texts(self.keys), Strings.of_texts(self.paths), numbers),
             fields=[*self.fields],
             types=dict(self.types),
             skipped=skipped,

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from shardkit.checksums import crc32c
 from shardkit.errors import UsageError
 from shardkit.events import Progress, ProgressFn
+from shardkit.formats.columns import as_texts
 from shardkit.location import Location
 from shardkit.shards.class_names import ClassMap, classes_of_shards, folder_of
 from shardkit.shards.columns.of_json import typed_texts, types_of_texts
@@ -67,7 +68,7 @@ def reader_into(spool: Spool) -> Reader:
 def keep(spool: Spool, task: ShardTask, shard: IndexedShard, rows: ShardRows) -> Kept:
     """Add a shard that was read to the spool."""
     number = spool.add(key_of(task) or f"unknown {task.shard.url}", shard, rows)
-    return number, hashes_of(rows.keys, len(rows))
+    return number, hashes_of(as_texts(rows.keys), len(rows))
 
 
 def again(spool: Spool, task: ShardTask) -> Kept | None:
@@ -76,7 +77,7 @@ def again(spool: Spool, task: ShardTask) -> Kept | None:
     number = None if key is None else spool.find(key)
     if number is None:
         return None
-    keys = spool.rows(number).keys
+    keys = as_texts(spool.rows(number).keys)
     return number, hashes_of(keys, len(keys))
 
 
@@ -96,7 +97,7 @@ def collect(kept: Iterable[Kept], tasks: Sequence[ShardTask], spool: Spool, prog
 
     def keys_of(place: int) -> ShardKeys:
         rows = spool.rows(numbers[place])
-        return tasks[place].shard, rows.keys, rows.numbers["offset"]
+        return tasks[place].shard, as_texts(rows.keys), rows.numbers["offset"]
 
     require_unique_hashes(hashes, keys_of)
     return numbers
@@ -182,7 +183,7 @@ def write_made(folder: str, stem: str, made: Made) -> None:
 
 def _labelled(spool: Spool, numbers: Sequence[int], classes: ClassMap) -> Iterator[ShardRows]:
     for item in map(spool.rows, numbers):
-        labels = classes.labels(item.numbers["label"], [folder_of(key) for key in item.keys])
+        labels = classes.labels(item.numbers["label"], [folder_of(key) for key in as_texts(item.keys)])
         yield replace(item, numbers={**item.numbers, "label": labels})
 
 

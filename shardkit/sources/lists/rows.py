@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from shardkit.errors import BadFileError, SourceError, printable
 from shardkit.events import Progress, ProgressFn, no_progress
+from shardkit.formats.columns import Strings
 from shardkit.sample import IMAGE_FIELDS, fs_text, text_of_path
 from shardkit.sources.columns import PathColumn
 from shardkit.sources.keys import keys_of_files, new_keys
@@ -192,7 +193,7 @@ class _Scan:
             order = _scan_order(labels, names)
             rows, labels = [rows[n] for n in order], labels[order]
             real, names, sizes = [real[n] for n in order], [names[n] for n in order], [sizes[n] for n in order]
-        keys = keys_of_files([os.fsencode(name) for name in names])
+        keys = keys_of_files(Strings.of(map(os.fsencode, names))).texts()
         inline = self._inline(rows, names, labels)
         below = os.path.join(listed.root, "")
         plain = [below + name for name in names] == real

@@ -10,6 +10,7 @@ import numpy as np
 
 from shardkit.checksums import crc32c
 from shardkit.errors import DatasetError
+from shardkit.formats.columns import Strings
 from shardkit.formats.format import Format
 from shardkit.formats.tfrecord.example import with_text
 from shardkit.formats.tfrecord.salvage import Record, record_of
@@ -65,7 +66,7 @@ def write_shard(
         file.write(form.end)
     crc = crc32c(form.end, crc)
     numbers = {column: np.array(values, np.int64).tobytes() for column, values in columns.items()}
-    rows = Rows(keys, paths, numbers, columns=further)
+    rows = Rows(Strings.of_texts(keys), Strings.of_texts(paths), numbers, columns=further)
     if seek:
         rows = with_seek_points(rows, os.fsencode(os.path.join(folder, name)))
     if quality:

@@ -7,8 +7,10 @@ import os
 import tarfile
 import tempfile
 import zlib
+from array import array
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from images.jpegs import EOI, lossless, of_441, photo
@@ -16,9 +18,10 @@ from images.test_jpeg import NO_END, NOT_DECODED, STRAY
 
 import shardkit
 from shardkit.checksums import crc32c
+from shardkit.formats.columns import Strings, fields_of, int64s
 from shardkit.formats.format import FORMATS
 from shardkit.formats.tar import fast_write
-from shardkit.formats.tar.fast_write import Gatherer
+from shardkit.formats.tar.fast_write import Gatherer, PlainFiles
 from shardkit.images.jpeg import MAX_SCANS
 from shardkit.images.png import HEAD as PNG_HEAD
 
@@ -148,11 +151,16 @@ def test_both_ways_take_and_refuse_the_same_odd_jpegs(
 
 
 def gatherer(tree: Path, names: list[str], sizes: list[int] | None = None) -> Gatherer:
-    paths = [os.fsencode(name) for name in names]
-    keys = [name.rpartition(".")[0] for name in names]
+    paths = Strings.of(map(os.fsencode, names))
+    keys = Strings.of_texts([name.rpartition(".")[0] for name in names])
     lengths = sizes or [(tree / name).stat().st_size for name in names]
-    fields = ["png" if name.endswith(".png") else "jpg" for name in names]
-    return Gatherer(os.fsencode(tree), paths, keys, fields, [1] * len(names), lengths)
+    fields = fields_of(Strings.of(b"png" if name.endswith(".png") else b"jpg" for name in names))
+    files = PlainFiles(paths, keys, fields, numbers([1] * len(names)), numbers(lengths))
+    return Gatherer(os.fsencode(tree), files)
+
+
+def numbers(values: list[int]) -> bytes:
+    return array("q", values).tobytes()
 
 
 def written(tree: Path, names: list[str], sizes: list[int] | None = None) -> tuple[list[bool], bytes]:
@@ -165,7 +173,7 @@ def written(tree: Path, names: list[str], sizes: list[int] | None = None) -> tup
                 found.append(False)
                 start += 1
                 continue
-            assert some.offsets[0] == file.seek(0, os.SEEK_END) - some.size
+            assert int64s(some.offsets)[0] == file.seek(0, os.SEEK_END) - some.size
             found += [True] * some.count
             start, crc = start + some.count, some.crc
         files.close()
@@ -212,7 +220,10 @@ def test_a_pipe_in_the_place_of_a_file_does_not_hang(tree: Path) -> None:
 @pytest.mark.parametrize("path", [b"", b"/etc/passwd", b"red/0000.jpg\0"])
 def test_a_path_that_is_not_below_the_folder_is_left(tree: Path, path: bytes) -> None:
     [size] = [(tree / "red" / "0000.jpg").stat().st_size]
-    files = Gatherer(os.fsencode(tree), [path], ["key"], ["jpg"], [0], [size])
+    columns = PlainFiles(
+        Strings.of([path]), Strings.of([b"key"]), fields_of(Strings.of([b"jpg"])), numbers([0]), numbers([size])
+    )
+    files = Gatherer(os.fsencode(tree), columns)
     with tempfile.TemporaryFile() as file:
         assert files.write(0, file.fileno(), 0, 0) is None
     files.close()
@@ -225,22 +236,53 @@ def test_an_output_that_cannot_be_written_is_an_error(tree: Path) -> None:
     files.close()
 
 
-def native_write(lists: tuple[list[object], ...], start: int, stop: int) -> None:
-    buffer = bytearray(5000)
-    fast_write.extension().write(-1, 0, 0, -1, bytes(512), *lists, start, stop, 1000, 1000, MAX_SCANS, buffer)
+A = (b"a", numbers([0, 1]))
+ONE = {"paths": A, "keys": A, "places": bytes(4), "fields": (b"jpg",), "labels": numbers([1]), "sizes": numbers([10])}
+
+
+def native_write(columns: dict[str, Any], start: int, stop: int) -> None:
+    each = (ONE | columns).values()
+    fast_write.extension().write(-1, 0, 0, -1, bytes(512), *each, start, stop, 1000, 1000, MAX_SCANS, 5000)
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 3), (-1, 1), (2, 1)])
-def test_numbers_outside_the_lists_are_refused(start: int, stop: int) -> None:
-    with pytest.raises(ValueError, match="within the lists"):
-        native_write(([b"a"], [b"a"], [b"jpg"], [1], [10]), start, stop)
+def test_numbers_outside_the_columns_are_refused(start: int, stop: int) -> None:
+    with pytest.raises(ValueError, match="within the columns"):
+        native_write({}, start, stop)
 
 
-def test_lists_of_other_things_are_refused() -> None:
-    with pytest.raises(TypeError, match="bytes"):
-        native_write((["a"], [b"a"], [b"jpg"], [1], [10]), 0, 1)
-    with pytest.raises(ValueError, match="negative size"):
-        native_write(([b"a"], [b"a"], [b"jpg"], [1], [-1]), 0, 1)
+@pytest.mark.parametrize(
+    ("name", "short"), [("places", b""), ("labels", bytes(7)), ("sizes", b""), ("keys", (b"", bytes(8)))]
+)
+def test_a_column_that_is_too_short_is_refused(name: str, short: object) -> None:
+    with pytest.raises(ValueError, match="within the columns"):
+        native_write({name: short}, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("sizes", numbers([-1])),
+        ("labels", numbers([-1])),
+        ("paths", (b"a", numbers([0, 2]))),
+        ("keys", (b"a", numbers([-1, 1]))),
+        ("keys", (b"a", numbers([1, 0]))),
+        ("places", b"\1\0\0\0"),
+        ("places", b"\xff\xff\xff\xff"),
+        ("fields", ()),
+    ],
+)
+def test_columns_with_numbers_that_can_not_be_are_refused(name: str, bad: object) -> None:
+    with pytest.raises(ValueError, match="a negative number, or an offset or a place that is not there"):
+        native_write({name: bad}, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [("paths", [b"a"]), ("keys", b"a"), ("fields", ("jpg",)), ("sizes", [10]), ("paths", (1, 2))]
+)
+def test_columns_of_other_things_are_refused(name: str, other: object) -> None:
+    with pytest.raises(TypeError):
+        native_write({name: other}, 0, 1)
 
 
 def chunk(name: bytes, data: bytes, crc: int | None = None) -> bytes:

@@ -88,7 +88,7 @@ def test_an_answer_tells_what_was_read_and_the_receipt(tasks: Tasks) -> None:
     stream = io.BytesIO()
     answer(msgspec.msgpack.encode(first), stream)
     told, done = messages(stream)
-    assert told == Advance(3, sum(first.samples.sizes))
+    assert told == Advance(*first.extent())
     assert isinstance(done, Done)
     assert (done.receipt.digest, done.receipt.entry.samples) == (first.digest, 3)
 
@@ -287,13 +287,15 @@ def test_tasks_that_are_waited_for_do_not_keep_a_failed_program_from_its_end(run
     code = """
 import threading
 from shardkit.errors import BadFileError
+from shardkit.formats.columns import Strings
 from shardkit.packing.engine.engine import LocalEngine
 from shardkit.packing.write.file_samples import FileSamples
 from shardkit.packing.write.task import ShardTask
 from shardkit.sources.readers import TreeFiles
 
 def tasks():
-    samples = FileSamples(b"/nowhere", TreeFiles(b"/nowhere"), [b"a.jpg"], [1], [0], ["a"])
+    paths, keys, zero = Strings.of([b"a.jpg"]), Strings.of([b"a"]), bytes(8)
+    samples = FileSamples(b"/nowhere", TreeFiles(b"/nowhere"), paths, zero, zero, keys)
     yield ShardTask("x.tar", b".", "", "header", False, samples)
     threading.Event().wait()
 

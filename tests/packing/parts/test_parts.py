@@ -14,6 +14,7 @@ import pytest
 from storage.in_memory import files, objects, refused
 
 import shardkit
+from shardkit.checksums import crc32c
 from shardkit.cli.main import run
 from shardkit.errors import BadFileError, BusyError, DestinationError, NotFoundError, StorageError
 from shardkit.location import locate
@@ -331,6 +332,24 @@ def test_damaged_index_rows_are_told_and_the_part_writes_them_again(damage: str,
     shutil.rmtree(place.tmp / "cache", ignore_errors=True)
     text = refused(StorageError, lambda: shardkit.merge(place.dest))
     assert "the index rows of train-000003.tar are missing or damaged" in text
+    place.another_machine()
+    place.pack("2/3")
+    shardkit.merge(place.dest)
+    assert place.files() == place.one_machine()
+
+
+def test_index_rows_of_another_version_are_told_and_the_part_writes_them_again(place: Place) -> None:
+    place.pack_all()
+    name, record = "train-000003.tar", names.record_name(Part(2, 3).name)
+    rows = msgspec.msgpack.encode({"keys": ["a"], "paths": ["a.jpg"], "numbers": {}})
+    found = msgspec.json.decode(place.shared.read(record) or b"", type=PartRecord)
+    assert found.totals is not None
+    found.totals.rows[name] = crc32c(rows)
+    place.shared.write(record, msgspec.json.encode(found))
+    place.shared.write(f"{name}.rows", rows)
+    shutil.rmtree(place.tmp / "cache", ignore_errors=True)
+    text = refused(StorageError, lambda: shardkit.merge(place.dest))
+    assert f"{name}: the index rows can't be read, or are of another version of shardkit" in text
     place.another_machine()
     place.pack("2/3")
     shardkit.merge(place.dest)

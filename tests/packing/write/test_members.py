@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tarfile
 import zipfile
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,7 @@ def test_the_descriptor_of_the_archive_is_closed(tree: Path, out: Path) -> None:
 
 @pytest.mark.parametrize("members", [b"", bytes(32)])
 def test_fewer_members_than_files_are_refused(members: bytes) -> None:
-    lists: list[list[Any]] = [[b"a", b"b"], [b"a", b"b"], [b"jpg"] * 2, [0] * 2, [3, 3]]
+    two = (b"ab", array("q", [0, 1, 2]).tobytes())
+    columns = [two, two, bytes(8), (b"jpg",), bytes(16), array("q", [3, 3]).tobytes()]
     with pytest.raises(ValueError, match="fewer members than files"):
-        fast_write.extension().write(0, 0, 0, 0, bytes(512), *lists, 0, 2, 1 << 20, 1000, 500, bytearray(5000), members)
+        fast_write.extension().write(0, 0, 0, 0, bytes(512), *columns, 0, 2, 1 << 20, 1000, 500, 5000, members)

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from shardkit.errors import BadFileError, DestinationError
+from shardkit.formats.columns import Strings, texts_of_paths
 from shardkit.formats.tar import fast_write, samples
 from shardkit.packing.write import sink as sink_module
 from shardkit.packing.write.file_samples import FileSamples
@@ -19,7 +21,6 @@ from shardkit.packing.write.receipt import COLUMNS, Receipt, Rows, receipt_path,
 from shardkit.packing.write.shard import write_shard
 from shardkit.packing.write.sink import Meter, Sink
 from shardkit.packing.write.task import ShardTask
-from shardkit.sample import texts_of_paths
 from shardkit.sources.readers import TreeFiles
 
 Draw = Callable[..., bytes]
@@ -45,15 +46,19 @@ def files(tmp_path: Path, draw_image: Draw) -> dict[str, bytes]:
     return found
 
 
+def numbers_of(values: Iterable[int]) -> bytes:
+    return array("q", values).tobytes()
+
+
 def task_of(tmp_path: Path, files: dict[str, bytes], **fields: Any) -> ShardTask:
     root = os.fsencode(tmp_path / "tree")
     samples = FileSamples(
         root=root,
         files=TreeFiles(root),
-        paths=[path.encode() for path in files],
-        sizes=[len(data) for data in files.values()],
-        labels=[int(path[1]) for path in files],
-        keys=[path.rpartition(".")[0] for path in files],
+        paths=Strings.of_texts([*files]),
+        sizes=numbers_of(map(len, files.values())),
+        labels=numbers_of(int(path[1]) for path in files),
+        keys=Strings.of_texts([path.rpartition(".")[0] for path in files]),
     )
     skip_bad = fields.pop("skip_bad", False)
     return ShardTask(
@@ -68,13 +73,14 @@ def task_of(tmp_path: Path, files: dict[str, bytes], **fields: Any) -> ShardTask
 
 def test_the_digest_of_a_task_changes_with_all_that_decides_its_bytes() -> None:
     samples = FileSamples(
-        root=b"tree", files=TreeFiles(b"tree"), paths=[b"c0/a.jpg", b"c1/b.jpg"], sizes=[3, 4], labels=[0, 1],
-        keys=["c0/a", "c1/b"],
+        root=b"tree", files=TreeFiles(b"tree"), paths=Strings.of([b"c0/a.jpg", b"c1/b.jpg"]),
+        sizes=numbers_of([3, 4]), labels=numbers_of([0, 1]), keys=Strings.of([b"c0/a", b"c1/b"]),
     )  # fmt: skip
     others = [
-        {"paths": [b"c0/a.jpg", b"c1/c.jpg"]}, {"sizes": [3, 5]}, {"labels": [0, 2]}, {"keys": ["c0/a", "c1/b_1"]},
-        {"names": ["jpg"]}, {"inline": {"json": [b"1", b"2"]}}, {"inline": {"json": [b"1", b"3"]}},
-        {"inline": {"txt": [b"1", b"2"]}},
+        {"paths": Strings.of([b"c0/a.jpg", b"c1/c.jpg"])}, {"paths": Strings.of([b"c0/a.jp", b"gc1/b.jpg"])},
+        {"sizes": numbers_of([3, 5])}, {"labels": numbers_of([0, 2])}, {"keys": Strings.of([b"c0/a", b"c1/b_1"])},
+        {"names": ["jpg"]}, {"inline": {"json": Strings.of([b"1", b"2"])}},
+        {"inline": {"json": Strings.of([b"1", b"3"])}}, {"inline": {"txt": Strings.of([b"1", b"2"])}},
     ]  # fmt: skip
     each = [samples, *(msgspec.structs.replace(samples, **fields) for fields in others)]
     digests = {one.digest(b"salt", b"marks") for one in each}
@@ -125,9 +131,8 @@ def test_the_receipt_and_the_rows_are_beside_the_shard(tmp_path: Path, files: di
     rows = msgspec.msgpack.decode(data, type=Rows)
     numbers = {name: np.frombuffer(rows.numbers[name], np.int64).tolist() for name in COLUMNS}
     written = (tmp_path / "work" / "t-000000.tar").read_bytes()
-    assert rows.paths == list(files)
-    assert rows.keys == task.samples.keys
-    assert numbers["label"] == task.samples.labels
+    assert (rows.paths.texts(), rows.keys) == (list(files), task.samples.keys)
+    assert numbers["label"] == [int(path[1]) for path in files]
     assert (set(numbers["width"]), set(numbers["height"])) == ({40}, {30})
     for row, data in enumerate(files.values()):
         start = numbers["image_offset"][row]
@@ -208,7 +213,7 @@ def test_bad_files_are_noted_and_the_rest_is_packed_where_the_task_skips_them(
 def test_a_shard_without_a_sample_is_the_end_mark_alone(tmp_path: Path, files: dict[str, bytes]) -> None:
     for path in files:
         (tmp_path / "tree" / path).write_bytes(b"")
-    task = task_of(tmp_path, files, skip_bad=True, sizes=[0] * 7)
+    task = task_of(tmp_path, files, skip_bad=True, sizes=numbers_of([0] * 7))
     receipt = write_shard(task, ignore)
     assert (receipt.entry.samples, receipt.entry.bytes, receipt.labels, receipt.fields) == (0, 1024, {}, [])
     assert {item.reason for item in receipt.skipped} == {"empty file"}
@@ -216,7 +221,7 @@ def test_a_shard_without_a_sample_is_the_end_mark_alone(tmp_path: Path, files: d
 
 def test_a_key_that_no_reader_gives_back_is_our_own_mistake(tmp_path: Path, files: dict[str, bytes]) -> None:
     with pytest.raises(ValueError, match="not a key"):
-        write_shard(task_of(tmp_path, files, keys=["a.b"] * 7), ignore)
+        write_shard(task_of(tmp_path, files, keys=Strings.of([b"a.b"] * 7)), ignore)
     assert list((tmp_path / "work").iterdir()) == []
 
 
@@ -237,4 +242,4 @@ def test_a_work_folder_that_is_gone_is_told(tmp_path: Path, files: dict[str, byt
     ],
 )
 def test_paths_become_texts_of_the_index(paths: list[bytes], texts: list[str]) -> None:
-    assert texts_of_paths(paths) == texts
+    assert texts_of_paths(Strings.of(paths)).texts() == texts

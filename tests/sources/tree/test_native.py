@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shardkit.formats.columns import Strings
 from shardkit.native import load
 from shardkit.sources.columns import PathColumn, PathColumnBuilder
 from shardkit.sources.keys import key_of_file, keys_of_files, share_a_key
@@ -26,7 +27,7 @@ BYTES = st.binary(max_size=12) | st.text("ab./_\\\xe9\0", max_size=14).map(str.e
 @given(st.lists(BYTES, max_size=5))
 def test_keys_are_those_of_python(paths: list[bytes]) -> None:
     paths = [*paths, *(b"__" + path for path in paths), *(path + b".jpg" for path in paths)]
-    assert keys_of_files(paths) == [key_of_file(path) for path in paths]
+    assert keys_of_files(Strings.of(paths)).texts() == [key_of_file(path) for path in paths]
 
 
 NAMES = st.lists(st.text("ab.ü", min_size=1, max_size=4).map(lambda stem: f"{stem}.jpg"), max_size=6)
@@ -47,7 +48,19 @@ def test_joined_names_are_added_as_names_are(folders: list[tuple[str, list[str]]
 
 def test_a_key_of_a_long_path_is_that_of_python() -> None:
     paths = [b"a." * count + b"jpg" for count in (2046, 2047, 3000)]
-    assert keys_of_files(paths) == [key_of_file(path) for path in paths]
+    assert keys_of_files(Strings.of(paths)).texts() == [key_of_file(path) for path in paths]
+
+
+NEARLY_UTF8 = [
+    b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe0\x9f\xbf", b"\xf0\x8f\xbf\xbf", b"\xc3", b"\xe2\x82",
+    b"\xf8\x88\x80\x80\x80", b"\x80", b"\xc3\x28",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [*NEARLY_UTF8, "é€😀\ud7ff\ue000\U0010ffff".encode()])
+def test_what_is_utf8_for_a_key_is_what_python_says(text: bytes) -> None:
+    paths = Strings.of([b"a/" + text + b".jpg", text + b"/b.jpg", b"c." + text])
+    assert keys_of_files(paths).texts() == [key_of_file(path) for path in paths]
 
 
 @given(st.lists(BYTES.filter(lambda name: b"\0" not in name), min_size=1, max_size=6), st.data())
@@ -55,6 +68,7 @@ def test_paths_are_taken_in_the_order_of_the_rows(paths: list[bytes], data: st.D
     rows = data.draw(st.lists(st.integers(0, len(paths) - 1), max_size=9))
     column = PathColumn.of(paths)
     assert column.take(rows) == [paths[row] for row in rows]
+    assert column.at(rows) == Strings.of(paths[row] for row in rows)
 
 
 @pytest.mark.parametrize("row", [-1, 2])
@@ -67,6 +81,9 @@ def test_a_row_that_there_is_not_is_refused(row: int) -> None:
 def test_offsets_outside_the_blob_are_refused(offsets: list[int]) -> None:
     with pytest.raises(ValueError, match="outside the blob"):
         tree.take(b"abc", np.array(offsets), np.array([0]))
+    for function in (tree.keys, tree.extensions):
+        with pytest.raises(ValueError, match="outside the blob"):
+            function(b"abc", np.array(offsets))
 
 
 def test_only_regular_files_with_a_known_extension_are_listed_with_their_size(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +23,7 @@ import shardkit
 from shardkit import Manifest, Progress, Ray
 from shardkit.cli.main import run
 from shardkit.errors import BadFileError, MissingExtraError, SourceError, UsageError, WorkerError
+from shardkit.formats.columns import Strings
 from shardkit.packing.engine.options import EngineOptions
 from shardkit.packing.engine.ray import address as address_module
 from shardkit.packing.engine.ray import cluster as cluster_module
@@ -355,8 +357,8 @@ def task(tree: Path, tmp_path: Path) -> ShardTask:
     path = "red/0000.jpg"
     (tmp_path / "work").mkdir()
     samples = FileSamples(
-        root=os.fsencode(tree), files=TreeFiles(os.fsencode(tree)), paths=[path.encode()],
-        sizes=[(tree / path).stat().st_size], labels=[0], keys=["red/0000"],
+        root=os.fsencode(tree), files=TreeFiles(os.fsencode(tree)), paths=Strings.of_texts([path]),
+        sizes=array("q", [(tree / path).stat().st_size]).tobytes(), labels=bytes(8), keys=Strings.of([b"red/0000"]),
     )  # fmt: skip
     work = os.fsencode(tmp_path / "work")
     return ShardTask("a-000000.tar", work, digest="x", check="header", skip_bad=True, samples=samples)
