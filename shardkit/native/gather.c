@@ -30,6 +30,8 @@
 
 enum { COLUMNS = 6 };
 
+enum { PROGRESSIVE = 0xC2 }; /* the marker of a JPEG's frame */
+
 /* Bytes that are written at a time: few calls, and they are still in the cache. */
 enum { FLUSH = 1 << 18 };
 
@@ -86,7 +88,7 @@ typedef struct {
     tar_pattern pattern;
     uint64_t max_pixels;
     uint8_t *buffer;
-    Py_ssize_t room, used, written, at, begun;
+    Py_ssize_t room, used, written, at, begun, jpegs, progressive;
     uint32_t crc;
     const Ahead *ahead; /* NULL, or what was read before, below `prefix` */
     const char *prefix;
@@ -148,7 +150,8 @@ static int read_file(const Shard *shard, File *file, uint8_t *place)
     return 1;
 }
 
-/* Width and height of the image of a file. 0 for everything that is not plain. */
+/* Width and height of the image of a file. The marker of its frame if it is a JPEG, 1 if it is a PNG; 0 for everything
+ * that is not plain. */
 static int image_size(const Shard *shard, const File *file, const uint8_t *data, int64_t *width, int64_t *height)
 {
     if (file->field_length == 3 && !memcmp(file->field, "png", 3)) /* Python counts it as one */
@@ -178,8 +181,11 @@ static int put_sample(Shard *shard, File *file, int64_t *record)
     const int64_t at = shard->records ? record_image_at(&sample, length) : TAR_BLOCK;
     uint8_t *place = shard->buffer + shard->used, *data = place + at;
     int64_t width, height;
-    if (!read_file(shard, file, data) || !image_size(shard, file, data, &width, &height))
+    const int frame = read_file(shard, file, data) ? image_size(shard, file, data, &width, &height) : 0;
+    if (frame == 0)
         return 0;
+    shard->jpegs += frame != 1;
+    shard->progressive += frame == PROGRESSIVE;
 
     parts[0].data = data;
     if (shard->records)
@@ -253,8 +259,8 @@ PyDoc_STRVAR(
     "packed size, method (-1: of a tar) and CRC-32 for each. names, texts: the paths to store, and the class\n"
     "of each label, for TFRecord in place of tar. ahead: an Ahead, which ends; files PREFIX/PATH that it has\n"
     "read are not read again.\n"
-    "Returns (files, bytes, CRC-32C of all bytes, columns): int64 offset, size, the image's offset, width,\n"
-    "height, crc32c, each for all files. Raises OSError if fd can't be written.");
+    "Returns (files, bytes, CRC-32C of all bytes, JPEGs, progressive ones, columns): int64 offset, size, the\n"
+    "image's offset, width, height, crc32c, each for all files. Raises OSError if fd can't be written.");
 
 static PyObject *write_samples(PyObject *self, PyObject *args)
 {
@@ -321,7 +327,8 @@ static PyObject *write_samples(PyObject *self, PyObject *args)
         goto end;
     }
     filled = by_column(records, done);
-    result = Py_BuildValue("nnIN", done, shard.written, shard.crc, filled); /* NULL for filled: the error stays */
+    result = Py_BuildValue("nnInnN", done, shard.written, shard.crc, shard.jpegs, shard.progressive,
+                           filled); /* NULL for filled: the error stays */
 end:
     PyMem_Free(records);
     PyMem_Free(files);
@@ -380,7 +387,7 @@ static PyObject *count_progressive(PyObject *self, PyObject *args)
         const int marker = frame_marker((const uint8_t *)data.buf + start, size);
         odd[i] = marker < 0;
         jpegs += marker > 0;
-        progressive += marker == 0xC2;
+        progressive += marker == PROGRESSIVE;
     }
     Py_END_ALLOW_THREADS;
     left = PyList_New(0);

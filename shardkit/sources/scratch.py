@@ -89,16 +89,23 @@ def sort_rows(
     """
     width = (len(order) // BUCKET).bit_length()
     if not width:
-        order[:] = np.argsort(keys(np.arange(len(order))), kind="stable")
+        order[:] = _by_key(keys(np.arange(len(order))))
         permuted[:] = values(0, len(order))[order]
         return
     start = 0
     for end in _distribute(order, keys, values, permuted, width).tolist():
         inside = order[start:end].copy()
-        by = np.argsort(keys(inside), kind="stable")
+        by = _by_key(keys(inside))
         order[start:end] = inside[by]
         permuted[start:end] = permuted[start:end][by]
         start = end
+
+
+def _by_key(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """The places in the order of their keys, equal ones ascending."""
+    by = np.argsort(keys)  # in a fifth of the time of a stable sort, which matters for equal keys only
+    ordered = keys[by]
+    return np.argsort(keys, kind="stable") if (ordered[1:] == ordered[:-1]).any() else by
 
 
 def _distribute(

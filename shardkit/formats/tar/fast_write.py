@@ -34,6 +34,7 @@ FEWEST_FILES, MOST_FILES = 32, 1 << 14
 
 class Gathered(msgspec.Struct, frozen=True):
     """Some consecutive samples that were written. size: their bytes. crc: the CRC-32C of the output up to their end.
+    jpegs, progressive: as in `Receipt`.
 
     Columns with a number for each, as `int64s` views them: offset (in the output), length, the image's offset, width,
     height, and CRC-32C of the image.
@@ -42,6 +43,8 @@ class Gathered(msgspec.Struct, frozen=True):
     count: int
     size: int
     crc: int
+    jpegs: int
+    progressive: int
     offsets: bytes
     lengths: bytes
     starts: bytes
@@ -113,7 +116,7 @@ class Gatherer:
         if self._root is None:
             return None
         stop = min(start + self._files, self._count)
-        count, size, crc, records = extension().write(
+        count, size, crc, jpegs, progressive, records = extension().write(
             fd, at, crc, self._root, self._pattern, *self._columns, start, stop, most or CALL_BYTES, MAX_PIXELS,
             MAX_SCANS, BUFFER_BYTES, self._members, *self._stored,
             *self._ahead,
@@ -121,7 +124,7 @@ class Gatherer:
         self._files = min(2 * self._files, MOST_FILES) if count else FEWEST_FILES
         width = 8 * count
         columns = (records[at : at + width] for at in range(0, len(records), width or 1))
-        return Gathered(count, size, crc, *columns) if count else None
+        return Gathered(count, size, crc, jpegs, progressive, *columns) if count else None
 
     def close(self) -> None:
         """Close the folder or the archive."""

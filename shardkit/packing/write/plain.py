@@ -68,7 +68,8 @@ def write_plain(task: ShardTask, sink: Sink, advance: Advance) -> Written | None
 
 class _Found:
     """The samples that were written, by column, and the files that were skipped. sizes, field: of all files. left: the
-    numbers of those that were skipped. done: counts what transcoding did, as in `Receipt`."""
+    numbers of those that were skipped. native: how many samples the C extension wrote, and of these the JPEGs and the
+    progressive ones. done: counts what transcoding did, as in `Receipt`."""
 
     def __init__(self, samples: FileSamples) -> None:
         self.samples, self.sizes, self.field = samples, int64s(samples.sizes), fields_of(samples.paths)
@@ -77,6 +78,7 @@ class _Found:
         self.fields: dict[str, None] = {}
         self.types, self.done = Counter[str](), Counter[str]()
         self.skipped: list[Skipped] = []
+        self.native = self.jpegs = self.progressive = 0
 
     def add(self, field: str, kind: str, values: tuple[int, ...]) -> None:
         """Add a sample. values: of COLUMNS without the label."""
@@ -93,6 +95,8 @@ class _Found:
     def extend(self, first: int, some: Gathered) -> None:
         """Add what the C extension wrote, from file `first` on."""
         stop = first + some.count
+        self.native += some.count
+        self.jpegs, self.progressive = self.jpegs + some.jpegs, self.progressive + some.progressive
         sizes = self.samples.sizes[8 * first : 8 * stop]
         values = (some.offsets, some.lengths, some.starts, sizes, some.widths, some.heights, some.crcs)
         for column, more in zip(self.columns.values(), values, strict=True):
@@ -117,6 +121,7 @@ class _Found:
             skipped=self.skipped,
             done=dict(self.done),
             since=since,
+            jpegs=(self.jpegs, self.progressive) if self.native == len(keys) else None,
         )
 
 

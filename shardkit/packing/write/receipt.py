@@ -96,7 +96,7 @@ class Written(msgspec.Struct, frozen=True):
     """What was written to a shard: its index rows, and parts of its Receipt.
 
     counts: the samples of each class, if a sample may have several. since: when the first file was read, if that was
-    before the shard was begun.
+    before the shard was begun. jpegs: the JPEGs and the progressive ones, if they were counted.
     """
 
     rows: Rows
@@ -106,6 +106,7 @@ class Written(msgspec.Struct, frozen=True):
     done: dict[str, int] = {}
     counts: dict[int, int] | None = None
     since: int | None = None
+    jpegs: tuple[int, int] | None = None
 
     def looked_at(self, shard: bytes, *, seek: bool, quality: bool) -> Written:
         """This with the seek points or the quality of its images. shard: its path."""
@@ -128,16 +129,22 @@ def rows_path(folder: bytes, name: str) -> bytes:
     return os.path.join(folder, os.fsencode(name) + b".rows")
 
 
+def _counted(rows: Rows, shard: bytes) -> tuple[int, int]:
+    """(JPEGs, progressive ones) of the images of the shard at this path."""
+    starts, sizes = (int64s(rows.numbers[name]) for name in ("image_offset", "image_size"))
+    with translated(shard):
+        return count_progressive(map_whole(shard), starts, sizes)
+
+
 def keep_receipt(
     folder: bytes, name: str, sink: Sink, written: Written, *, digest: str, check: ImageCheck, since: int
 ) -> Receipt:
     """Write the index rows and the receipt of a finished shard, whose bytes are still in the system's memory."""
     rows = msgspec.msgpack.encode(written.rows)
     target = os.path.join(folder, os.fsencode(name))
-    labels, starts, sizes = (int64s(written.rows.numbers[name]) for name in ("label", "image_offset", "image_size"))
-    with translated(target):
-        jpegs, progressive = count_progressive(map_whole(target), starts, sizes)
+    labels = int64s(written.rows.numbers["label"])
     counts = Counter(labels) if written.counts is None else written.counts
+    jpegs, progressive = _counted(written.rows, target) if written.jpegs is None else written.jpegs
     receipt = Receipt(
         digest=digest,
         check=check,

@@ -35,7 +35,8 @@ static int plain_frame(const uint8_t *data, ptrdiff_t length, ptrdiff_t at, int 
            data[at + 17] == 0x11;
 }
 
-/* Width and height of a JPEG with both its start and end marks. 0 for everything that is not plain. */
+/* The marker of the frame of a JPEG with both its start and end marks, its width and its height. 0 for everything that
+ * is not plain. */
 static int jpeg_size(const uint8_t *data, ptrdiff_t length, uint64_t max_pixels, int max_scans, int64_t *width,
                      int64_t *height)
 {
@@ -49,7 +50,8 @@ static int jpeg_size(const uint8_t *data, ptrdiff_t length, uint64_t max_pixels,
             *height = data[at + 5] << 8 | data[at + 6];
             *width = data[at + 7] << 8 | data[at + 8];
             uint64_t pixels = (uint64_t)*width * (uint64_t)*height;
-            return tables && plain_frame(data, length, at, max_scans) && pixels > 0 && pixels <= max_pixels;
+            return tables && plain_frame(data, length, at, max_scans) && pixels > 0 && pixels <= max_pixels ? marker
+                                                                                                            : 0;
         }
         /* of the segments allowed before a frame; not plain: fill bytes, markers without a length or meaning */
         if (marker != 0xC4 && (marker < 0xDB || marker > 0xEF) && marker != 0xFE)
