@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
 from reprlib import Repr
 from typing import Any
 
@@ -94,6 +93,8 @@ def short_repr(value: Any) -> str:
 
     Fields that have their default, and empty ones, are omitted.
     """
+    from dataclasses import MISSING, fields  # takes longer to load than all else here
+
     names = getattr(value, "__struct_fields__", None)  # a msgspec.Struct is one too
     defaults = {each.name: each.default for each in fields(value)} if names is None else dict.fromkeys(names, MISSING)
     shown = []

@@ -42,6 +42,11 @@ def joined_extensions(extensions: Collection[str]) -> bytes:
     return b"".join(os.fsencode(extension) + b"\0" for extension in sorted(extensions, key=_common_first))
 
 
+def in_both_cases(extensions: Collection[str]) -> frozenset[str]:
+    """Extensions in lower case, and in upper case."""
+    return frozenset(form for extension in extensions for form in (extension, extension.upper()))
+
+
 def _common_first(extension: str) -> tuple[bool, str]:
     """The order in which extensions are compared."""
     return extension.lower() not in ("jpg", "jpeg", "png"), extension

@@ -22,8 +22,9 @@ from shardkit.errors import MissingSourceError, SourceError, UsageError
 from shardkit.sample import fs_text
 from shardkit.sources import left_out as leftout
 from shardkit.sources.left_out import LeftOutCounter
+from shardkit.sources.tree.early import taken
 from shardkit.sources.tree.names import JoinedNames
-from shardkit.sources.tree.native import Listed, Named, lister
+from shardkit.sources.tree.native import Named, in_both_cases, lister
 
 SYSTEM_NAMES = frozenset(
     ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found")
@@ -87,7 +88,7 @@ def wanted_extensions(extensions: Collection[str]) -> frozenset[str]:
     for extension in lower:
         if not extension or "." in extension or "/" in extension:
             raise UsageError("extensions", f"{extension!r} is not the last part of a file name", cure)
-    return frozenset(form for extension in lower for form in (extension, extension.upper()))
+    return in_both_cases(lower)
 
 
 def check_root(root: str) -> None:
@@ -156,29 +157,6 @@ def hidden_or_system(name: str, *, is_folder: bool) -> str | None:
     return leftout.SYSTEM if name.lower() in SYSTEM_NAMES else None
 
 
-class Listings(Protocol):
-    """Folders that were listed before the scan. wanted: for which extensions."""
-
-    wanted: frozenset[str]
-
-    def taken(self, place: str) -> Listed | None:
-        """The listing of a folder, once; None if there is none."""
-        ...
-
-
-_listings: list[Listings] = []
-
-
-@contextmanager
-def taking_from(early: Listings) -> Iterator[None]:
-    """Within the block, walks take listings from `early`."""
-    _listings.append(early)
-    try:
-        yield
-    finally:
-        _listings.remove(early)
-
-
 class Walk:
     """One scan below `root`: its rules, and the counter for what is left out."""
 
@@ -221,7 +199,7 @@ class Walk:
         wanted, place = self._wanted, os.path.join(self.root, path)
         if self._lister is not None:
             with _opened(place) as folder:
-                found = self._taken(place) or self._lister(folder)
+                found = taken(place, self._wanted) or self._lister(folder)
                 if found is not None:
                     names, listed = found[0], array("q", found[1])
                     below = self._sort_out(path, [Named(name, folder) for name in in_order(found[2])], sizes)
@@ -243,11 +221,6 @@ class Walk:
             others.sort(key=_name_order)
             below = self._sort_out(path, others, sizes)
             return folder_of(path, sizes), below
-
-    def _taken(self, place: str) -> Listed | None:
-        """What was listed of a folder before the scan began."""
-        early = _listings[-1] if _listings else None
-        return early.taken(place) if early is not None and early.wanted == self._wanted else None
 
     def _sort_out(self, path: str, others: Sequence[Entry], sizes: dict[str, int]) -> list[str]:
         """Count the entries that are left out, add images to `sizes`, and return the paths of the folders."""

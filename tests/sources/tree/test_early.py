@@ -13,12 +13,16 @@ import pytest
 import shardkit
 from shardkit.errors import SourceError
 from shardkit.formats.tar.fast_write import extension
+from shardkit.sample import DEFAULT_EXTENSIONS
 from shardkit.sources.source import Source, scan_tree
 from shardkit.sources.tree import early, native
+from shardkit.sources.tree.walk import wanted_extensions
 
 pytestmark = pytest.mark.skipif(extension() is None, reason="the C extension is not built here")
 
 WHOLE = 1 << 20
+
+WANTED = wanted_extensions(DEFAULT_EXTENSIONS)
 
 
 @pytest.fixture
@@ -55,36 +59,46 @@ def test_the_source_is_the_same(
     expected = told(scan_tree(root))
     with early.listing_early(str(root), reading=bool(room)):
         assert told(scan_tree(root)) == expected
-    whole = run_before(f"{root}/", room)
+    run_before(f"{root}/", room)
     seen = []
     monkeypatch.setattr(native, "load", lambda name: (None, "all was listed"))
     monkeypatch.setattr("shardkit.sources.tree.walk.lister", lambda wanted: lambda folder: seen.append(folder))
-    with early.taking_from(whole):
-        assert told(scan_tree(root)) == expected
+    assert told(scan_tree(root)) == expected
     assert len(seen) == 1, "the folder that is too deep"
 
 
 def test_a_folder_is_taken_once(root: Path, run_before: Callable[..., early._Early]) -> None:
-    whole = run_before(root)
-    assert whole.taken(f"{root}/a") == ("1.jpg/2.jpg/", array("q", [7, 7]).tobytes(), ["notes.md"])
-    assert whole.taken(f"{root}/a") is None
-    assert whole.taken(f"{root}/nowhere") is None
-    assert whole.taken("/elsewhere/a") is None
+    run_before(root)
+    assert early.taken(f"{root}/a", WANTED) == ("1.jpg/2.jpg/", array("q", [7, 7]).tobytes(), ["notes.md"])
+    assert early.taken(f"{root}/a", WANTED) is None
+    assert early.taken(f"{root}/nowhere", WANTED) is None
+    assert early.taken("/elsewhere/a", WANTED) is None
+
+
+def test_other_extensions_take_nothing_and_end_the_listing(root: Path, run_before: Callable[..., early._Early]) -> None:
+    expected = told(scan_tree(root, extensions=["md"]))
+    run_before(root)
+    assert told(scan_tree(root, extensions=["md"])) == expected
+    late = early._Early(extension(), str(root), WHOLE)
+    early._early[:] = [late]
+    assert told(scan_tree(root, extensions=["md"])) == expected
+    late.images.run()
+    assert late.taken(str(root), WANTED) is None
 
 
 def test_a_folder_that_the_walk_lists_itself_is_left_to_it(root: Path) -> None:
     late = early._Early(extension(), str(root), WHOLE)
-    assert late.taken(str(root)) is None
-    assert late.taken(f"{root}/c") is None
+    assert late.taken(str(root), WANTED) is None
+    assert late.taken(f"{root}/c", WANTED) is None
     late.images.run()
-    assert late.taken(f"{root}/a") is None
+    assert late.taken(f"{root}/a", WANTED) is None
 
 
 def test_a_listing_that_was_stopped_gives_nothing(root: Path) -> None:
     stopped = early._Early(extension(), str(root), WHOLE)
     stopped.images.stop()
     stopped.images.run()
-    assert stopped.taken(str(root)) is None
+    assert stopped.taken(str(root), WANTED) is None
     assert stopped.images.end() == -1
 
 
@@ -94,8 +108,46 @@ def test_a_folder_whose_names_are_not_utf_8_is_left_to_the_walk(
     with open(os.path.join(os.fsencode(root), b"c", b"caf\xe9.jpg"), "wb") as file:
         file.write(b"data")
     whole = run_before(root)
-    assert whole.taken(f"{root}/c") is None
-    assert whole.taken(f"{root}/a") is not None
+    assert whole.taken(f"{root}/c", WANTED) is None
+    assert whole.taken(f"{root}/a", WANTED) is not None
+
+
+def test_what_was_begun_is_gone_on_with_or_ends(root: Path, tmp_path: Path) -> None:
+    early.begin(f"{root}/")
+    (begun,) = early._early
+    with early.listing_early(str(root), reading=True):
+        assert early._early == [begun]
+        assert told(scan_tree(root))[2] == ("a", "b", "c", "linked")
+    assert early._early == []
+    early.begin(str(tmp_path))
+    with early.listing_early(str(root)):
+        assert [each.root for each in early._early] == [str(root)]
+    assert early._early == []
+
+
+def test_nothing_more_is_read_for_a_command_that_only_lists(root: Path) -> None:
+    found = early._Early(extension(), str(root), WHOLE)
+    early._early[:] = [found]
+    with early.listing_early(str(root)):
+        found.images.run()
+        assert found.images.end() == -1
+        assert found.taken(f"{root}/a", WANTED) is not None
+
+
+@pytest.mark.parametrize("place", ["", "a\0b"])
+def test_what_is_no_path_is_not_begun(place: str) -> None:
+    early.begin(place)
+    assert early._early == []
+
+
+def test_a_process_that_can_start_no_thread_lists_later(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    expected = told(scan_tree(root))
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with early.listing_early(str(root), reading=True):
+        assert told(scan_tree(root)) == expected
 
 
 def test_what_is_no_folder_is_reported_by_the_walk(tmp_path: Path) -> None:
@@ -137,6 +189,8 @@ def test_an_image_whose_size_has_changed_is_read_again(
     tree: Path, tmp_path: Path, run_before: Callable[..., early._Early]
 ) -> None:
     run_before(tree)
+    for folder in (tree, *tree.iterdir()):
+        early.taken(str(folder), WANTED)  # so that the scan lists them again
     image = next(tree.glob("*/*.jpg"))
     image.write_bytes(image.read_bytes()[:-2] + b"more\xff\xd9")
     early_bytes = packed(tree, tmp_path / "early", workers=1)
@@ -184,7 +238,7 @@ def test_taking_and_reading_may_go_on_at_once(tmp_path: Path) -> None:
         found = early._Early(extension(), str(tmp_path / "many"), WHOLE)
         thread = threading.Thread(target=found.images.run)
         thread.start()
-        with early.taking_from(found):
-            assert told(scan_tree(tmp_path / "many")) == expected
+        early._early[:] = [found]
+        assert told(scan_tree(tmp_path / "many")) == expected
         found.images.end()
         thread.join()

@@ -57,6 +57,15 @@ static PyObject *ahead_run_method(AheadObject *self, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(ahead_list_only_doc, "list_only()\n--\n\nRead no more images from now on.");
+
+static PyObject *ahead_list_only_method(AheadObject *self, PyObject *unused)
+{
+    (void)unused;
+    self->ahead.hurried = 1;
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(ahead_stop_doc, "stop()\n--\n\nLet `run` end soon.");
 
 static PyObject *ahead_stop_method(AheadObject *self, PyObject *unused)
@@ -102,11 +111,13 @@ static PyObject *ahead_take_method(AheadObject *self, PyObject *path)
     return found;
 }
 
-static PyMethodDef AHEAD_METHODS[] = {{"run", (PyCFunction)ahead_run_method, METH_NOARGS, ahead_run_doc},
-                                      {"stop", (PyCFunction)ahead_stop_method, METH_NOARGS, ahead_stop_doc},
-                                      {"end", (PyCFunction)ahead_end_method, METH_NOARGS, ahead_end_doc},
-                                      {"take", (PyCFunction)ahead_take_method, METH_O, ahead_take_doc},
-                                      {NULL, NULL, 0, NULL}};
+static PyMethodDef AHEAD_METHODS[] = {
+    {"run", (PyCFunction)ahead_run_method, METH_NOARGS, ahead_run_doc},
+    {"list_only", (PyCFunction)ahead_list_only_method, METH_NOARGS, ahead_list_only_doc},
+    {"stop", (PyCFunction)ahead_stop_method, METH_NOARGS, ahead_stop_doc},
+    {"end", (PyCFunction)ahead_end_method, METH_NOARGS, ahead_end_doc},
+    {"take", (PyCFunction)ahead_take_method, METH_O, ahead_take_doc},
+    {NULL, NULL, 0, NULL}};
 
 PyDoc_STRVAR(ahead_doc,
              "Ahead(root, wanted, room, most_names, depth)\n--\n\n"
