@@ -77,6 +77,7 @@ EXTENSIONS = [
     plain_extension("sums", "crc32c.h"),
     plain_extension("tree", "scan", "string_column.h"),
     plain_extension("archives", "archives"),
+    plain_extension("lists", "lists", "framing"),
     plain_extension("checksums", "crc32c.h"),
     plain_extension("augment", "augment_warp.h"),
     plain_extension("near", "near_pairs.h"),

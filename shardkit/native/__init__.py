@@ -10,6 +10,7 @@ a clear error is raised.
                 that; without it, a loop in Python does, and nothing is done ahead
     archives    reads the members of tar and zip files, and finds the folders in lists of names; without it, loops in
                 Python do
+    lists       looks at the files that a list names, and numbers and sorts its texts; without it, Python does
     tree        lists folders and makes keys; without it, `os.scandir` and a loop in Python do
     jpeg        decodes, crops and resizes JPEGs into a batch; without it, simplejpeg and Pillow do
     png         the same for PNGs; without it, Pillow does

@@ -1,9 +1,8 @@
-/* Lists a folder of images, looks at the files of a list, and takes paths, their keys and their extensions out of a
- * column: what a scan and a plan do for each file.
+/* Lists a folder of images, and takes paths, their keys and their extensions out of a column: what a scan and a plan do
+ * for each file.
  *
- * All give what Python gives (tests compare them): sources/tree/walk.py and sources/lists/plain_files.py look,
- * sources/columns.py takes, sources/keys.py makes keys, and formats/columns.py finds extensions. What is not plain is
- * left to them: entries that are not regular files with a known extension, names that are not UTF-8, and paths whose
+ * All give what Python gives (tests compare them): sources/tree/walk.py lists, sources/columns.py takes,
+ * sources/keys.py makes keys, and formats/columns.py finds extensions. What is not plain is left to them: entries that are not regular files with a known extension, names that are not UTF-8, and paths whose
  * text or key follows further rules.
  */
 #define PY_SSIZE_T_CLEAN
@@ -347,43 +346,10 @@ end:
     return result;
 }
 
-PyDoc_STRVAR(sizes_doc, "sizes(paths)\n\n"
-                        "The size of the file at each path as int64, -1 for what is not a regular file or can't be\n"
-                        "looked at. paths: each followed by a NUL. Returns bytes; the GIL is released.");
-
-static PyObject *sizes(PyObject *self, PyObject *args)
-{
-    (void)self;
-    const char *paths;
-    Py_ssize_t length, count = 0;
-    if (!PyArg_ParseTuple(args, "y#", &paths, &length))
-        return NULL;
-    if (length && paths[length - 1] != 0) {
-        PyErr_SetString(PyExc_ValueError, "paths, each followed by a NUL, are expected");
-        return NULL;
-    }
-    for (Py_ssize_t at = 0; at < length; at++)
-        count += paths[at] == 0;
-    PyObject *found = PyBytes_FromStringAndSize(NULL, count * (Py_ssize_t)sizeof(int64_t));
-    if (found == NULL)
-        return NULL;
-    char *to = PyBytes_AsString(found);
-    Py_BEGIN_ALLOW_THREADS;
-    for (const char *path = paths; path < paths + length; path += strlen(path) + 1) {
-        struct stat status;
-        const int64_t size = stat(path, &status) == 0 && S_ISREG(status.st_mode) ? (int64_t)status.st_size : -1;
-        memcpy(to, &size, sizeof size);
-        to += sizeof size;
-    }
-    Py_END_ALLOW_THREADS;
-    return found;
-}
-
 static PyMethodDef METHODS[] = {{"list_folder", list_folder, METH_VARARGS, list_doc},
                                 {"take", take, METH_VARARGS, take_doc},
                                 {"keys", keys, METH_VARARGS, keys_doc},
                                 {"extensions", extensions, METH_VARARGS, extensions_doc},
-                                {"sizes", sizes, METH_VARARGS, sizes_doc},
                                 {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "tree", NULL, 0, METHODS, NULL, NULL, NULL, NULL};

@@ -33,6 +33,11 @@ class PathColumn(msgspec.Struct, frozen=True, eq=False):
         offsets.flags.writeable = False
         return cls(np.frombuffer(b"".join(found), dtype=np.uint8), offsets)
 
+    @classmethod
+    def of_strings(cls, paths: Strings) -> PathColumn:
+        """The column of these paths, without a copy."""
+        return cls(np.frombuffer(paths.data, np.uint8), np.frombuffer(paths.offsets, np.int64))
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Fuzz the fused decoder of JPEGs, PNGs or WebPs, the warp of augmentation, the framing of samples, the packer's loop, or
-# the reader of archives, under AddressSanitizer and UndefinedBehaviorSanitizer.
+# the readers of archives and lists, under AddressSanitizer and UndefinedBehaviorSanitizer.
 #
 #   tests/fuzz/run.sh [SECONDS] [JPEG_PREFIX]
 #   tests/fuzz/run.sh png|webp [SECONDS]    (png needs zlib's headers, to compare with)
 #   tests/fuzz/run.sh gather [SECONDS]      (needs python3-config, and Python's headers)
-#   tests/fuzz/run.sh archives|augment|frames [SECONDS]
+#   tests/fuzz/run.sh archives|augment|frames|lists [SECONDS]
 #   tests/fuzz/run.sh ahead                 (threads of the early listing, under ThreadSanitizer and both others)
 #
 # Needs clang with libFuzzer. JPEG_PREFIX: a libjpeg-turbo with static library and headers, best built with
@@ -16,7 +16,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 what=jpeg
-case ${1:-} in ahead | archives | augment | frames | gather | png | webp)
+case ${1:-} in ahead | archives | augment | frames | gather | lists | png | webp)
     what=$1
     shift
     ;;
@@ -63,6 +63,14 @@ if [ "$what" = frames ]; then
     mkdir -p "$work/corpus-frames"
     exec "$work/fuzz_frames" -max_total_time="$seconds" -max_len=20000 -timeout=20 -seed="${SEED:-0}" \
         -artifact_prefix="$work/" -print_final_stats=1 "$work/corpus-frames" tests/fuzz/seeds
+fi
+if [ "$what" = lists ]; then
+    clang "${flags[@]}" tests/fuzz/fuzz_lists.c -o "$work/fuzz_lists"
+    mkdir -p "$work/corpus-lists"
+    # behind switches, the lengths of root and extensions, the root, and one extension; line feeds begin names
+    printf '\000\002\003/djpgcat/a.jpg\n/b.jpg' >"$work/corpus-lists/seed"
+    exec "$work/fuzz_lists" -max_total_time="$seconds" -max_len=4000 -timeout=20 -seed="${SEED:-0}" \
+        -artifact_prefix="$work/" -print_final_stats=1 "$work/corpus-lists"
 fi
 if [ "$what" = gather ]; then
     read -ra python <<<"$(python3-config --includes --ldflags --embed | tr '\n' ' ')"

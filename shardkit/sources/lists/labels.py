@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from shardkit.errors import SourceError, UsageError, printable
+from shardkit.sources.lists.coded import Coded, coded, coded_texts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,26 +55,44 @@ def labels_of(
 
     kind = column.type
     if types.is_dictionary(kind):
+        if types.is_string(kind.value_type):
+            return _of_texts(_as_coded(column, place, name), place, separator, all_text=all_text)
         column, kind = column.cast(kind.value_type), kind.value_type
     if types.is_binary(kind) or types.is_large_binary(kind):
         column, kind = _as_text(column, place, name), pa.string()
-    values = column.to_pylist()
     if types.is_string(kind) or types.is_large_string(kind) or types.is_null(kind):
-        if separator is not None:
-            return _separate(values, separator)
-        return _parse_written(values, place) if all_text else Labels("class", [value or None for value in values], True)
+        return _of_texts(_as_coded(column, place, name), place, separator, all_text=all_text)
+    values = column.to_pylist()
     if separator is not None:
         fact = f"the label column {name!r} is {kind}, and a separator is only for text"
         raise SourceError(place, fact, "omit `label_separator`")
     if types.is_boolean(kind):
-        return Labels("class", [None if value is None else str(value).lower() for value in values], True)
+        return Labels("class", coded(None if value is None else str(value).lower() for value in values), True)
     if types.is_integer(kind):
-        return Labels("class", values, False)
+        return Labels("class", coded(values), False)
     if types.is_floating(kind) or types.is_decimal(kind):
         return _decimal([_finite(value) for value in values], place)
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         return _listed(values, kind.value_type, place, name)
     raise SourceError(place, f"the label column {name!r} is {kind}", "give names, numbers, or lists of them") from None
+
+
+def _of_texts(texts: Coded, place: str, separator: str | None, *, all_text: bool) -> Labels:
+    if separator is not None:
+        return _separate(texts, separator)
+    return _parse_written(texts, place) if all_text else Labels("class", texts.map(lambda text: text or None), True)
+
+
+def _as_coded(column: pa.ChunkedArray, place: str, name: str) -> Coded:
+    try:
+        return coded_texts(column)
+    except UnicodeDecodeError as exc:
+        raise _not_text(place, name) from exc
+
+
+def _not_text(place: str, name: str) -> SourceError:
+    fact = f"the label column {name!r} holds bytes that are not UTF-8"
+    return SourceError(place, fact, "decode them, or give the class names as text")
 
 
 def _as_text(column: pa.ChunkedArray, place: str, name: str) -> pa.ChunkedArray:
@@ -82,21 +101,20 @@ def _as_text(column: pa.ChunkedArray, place: str, name: str) -> pa.ChunkedArray:
     try:
         return column.cast(pa.string())
     except pa.ArrowInvalid as exc:
-        fact = f"the label column {name!r} holds bytes that are not UTF-8"
-        raise SourceError(place, fact, "decode them, or give the class names as text") from exc
+        raise _not_text(place, name) from exc
 
 
-def _parse_written(values: Sequence[str | None], place: str) -> Labels:
+def _parse_written(values: Coded, place: str) -> Labels:
     """The labels of a column in a text file."""
-    texts = [None if value is None or value.strip() in _NO_VALUE else value.strip() for value in values]
-    given = {text for text in texts if text is not None}
+    texts = values.map(lambda value: None if value is None or value.strip() in _NO_VALUE else value.strip())
+    given = {text for text in texts.distinct if text is not None}
     if given and all(map(_WHOLE.fullmatch, given)):
-        return Labels("class", [None if text is None else int(text) for text in texts], False)
+        return Labels("class", texts.map(lambda text: None if text is None else int(text)), False)
     if given and all(map(_NUMBER.fullmatch, given)) and any(set(text) & set(".eE") for text in given):
-        return _decimal([None if text is None else _finite(float(text)) for text in texts], place)
+        return _decimal(list(texts.map(lambda text: None if text is None else _finite(float(text)))), place)
     if given and {text.lower() for text in given} <= {"true", "false"}:
-        return Labels("class", [None if text is None else text.lower() for text in texts], True)
-    return Labels("class", [value or None for value in values], True)
+        return Labels("class", texts.map(lambda text: None if text is None else text.lower()), True)
+    return Labels("class", values.map(lambda value: value or None), True)
 
 
 def _decimal(values: Sequence[float | None], place: str) -> Labels:
@@ -106,15 +124,16 @@ def _decimal(values: Sequence[float | None], place: str) -> Labels:
         return Labels("number", values, False)
     text = "%s: its labels are whole numbers written as decimals, such as %s: they are taken as class numbers"
     _log.warning(text + " (write numbers to predict as lists of one, in JSON lines or Parquet)", place, min(given))
-    return Labels("class", [None if value is None else int(value) for value in values], False)
+    return Labels("class", coded(None if value is None else int(value) for value in values), False)
 
 
-def _separate(values: Sequence[str | None], separator: str) -> Labels:
-    parts = [None if text is None else [part.strip() for part in text.split(separator) if part.strip()]
-             for text in values]  # fmt: skip
-    numbers = all(part.isdigit() and part.isascii() for each in parts for part in each or ())
-    if numbers and any(parts):
-        return Labels("multi", [None if each is None else [int(part) for part in each] for each in parts], False)
+def _separate(texts: Coded, separator: str) -> Labels:
+    parts = texts.map(
+        lambda text: None if text is None else [part.strip() for part in text.split(separator) if part.strip()]
+    )
+    numbers = all(part.isdigit() and part.isascii() for each in parts.distinct for part in each or ())
+    if numbers and any(parts.distinct):
+        return Labels("multi", parts.map(lambda each: None if each is None else [int(part) for part in each]), False)
     return Labels("multi", parts, True)
 
 
@@ -153,7 +172,7 @@ def class_map(all_labels: Iterable[tuple[str, Labels]], classes: Sequence[str] |
         return tuple(classes)
     known: set[Any] = set()
     for _, labels in found:
-        for value in labels.values:
+        for value in _distinct(labels.values):
             known.update(value if isinstance(value, list) else (value,))
     known.discard(None)
     if named:
@@ -165,7 +184,7 @@ def class_map(all_labels: Iterable[tuple[str, Labels]], classes: Sequence[str] |
     return tuple(str(number) for number in range(most + 1))
 
 
-def number_labels(labels: Labels, classes: Sequence[str]) -> tuple[list[Any], dict[int, str]]:
+def number_labels(labels: Labels, classes: Sequence[str]) -> tuple[Sequence[Any], dict[int, str]]:
     """(label of each row: an int, a sorted list of ints, a number or list of numbers; row -> what is wrong with it)."""
     if labels.kind == "number":
         return list(labels.values), {
@@ -174,20 +193,31 @@ def number_labels(labels: Labels, classes: Sequence[str]) -> tuple[list[Any], di
     if labels.kind == "none":
         return [], {}
     places = {name: number for number, name in enumerate(classes)}
-    found: list[Any] = []
-    wrong: dict[int, str] = {}
-    for row, value in enumerate(labels.values):
-        if value is None:
-            wrong[row] = "its label is empty"
-            found.append(-1)
-            continue
-        several = isinstance(value, list)
-        numbers = [_number(each, places, len(classes)) for each in (value if several else (value,))]
-        if None in numbers:
-            unknown = (value if several else (value,))[numbers.index(None)]
-            wrong[row] = f"its label {printable(str(unknown))!r} is not one of the {len(classes)} classes"
-        found.append(sorted({number for number in numbers if number is not None}) if several else numbers[0] or 0)
-    return found, wrong
+    found = [_numbers(value, places, len(classes)) for value in _distinct(labels.values)]
+    numbers, reasons = [number for number, _ in found], [reason for _, reason in found]
+    if not isinstance(labels.values, Coded):
+        return numbers, {row: reason for row, reason in enumerate(reasons) if reason}
+    values = Coded(numbers, labels.values.codes)
+    if not any(reasons):
+        return values, {}
+    return values, {row: reason for row, reason in enumerate(Coded(reasons, values.codes)) if reason}
+
+
+def _distinct(values: Sequence[Any]) -> Sequence[Any]:
+    """Values of which each value of the rows is one."""
+    return values.distinct if isinstance(values, Coded) else values
+
+
+def _numbers(value: Any, places: dict[str, int], count: int) -> tuple[Any, str]:
+    """(the label of a row as a number or a sorted list of numbers, what is wrong with it)."""
+    if value is None:
+        return -1, "its label is empty"
+    several, wrong = isinstance(value, list), ""
+    numbers = [_number(each, places, count) for each in (value if several else (value,))]
+    if None in numbers:
+        unknown = (value if several else (value,))[numbers.index(None)]
+        wrong = f"its label {printable(str(unknown))!r} is not one of the {count} classes"
+    return sorted({number for number in numbers if number is not None}) if several else numbers[0] or 0, wrong
 
 
 def _number(value: str | int, places: dict[str, int], count: int) -> int | None:

@@ -10,7 +10,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from shardkit.errors import SourceError, printable
+from shardkit.sources.lists.coded import numbers_of, texts_of
 from shardkit.sources.lists.limits import MAX_COLUMNS, require_room, room_of
 
 if TYPE_CHECKING:
@@ -22,8 +25,11 @@ _BATCH_BYTES = 32 << 20
 """How many bytes the rows of a batch may take before their sizes are summed, if they can't be kept as references."""
 
 
-def read_parquet(path: str, place: str) -> pa.Table:
-    """Read the rows of a Parquet file. Raises SourceError if they need more memory than `room_of` its size."""
+def read_parquet(path: str, place: str, *, references: bool = False) -> pa.Table:
+    """Read the rows of a Parquet file. Raises SourceError if they need more memory than `room_of` its size.
+
+    references: text that the file stores once for several rows stays so, as a column of categories.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -37,13 +43,26 @@ def read_parquet(path: str, place: str) -> pa.Table:
     batches: list[pa.RecordBatch] = []
     used = rows = 0
     with pq.ParquetFile(path, read_dictionary=texts) as file:
+        target = _with_references(schema, file.schema_arrow) if references else schema
         for group in range(about.num_row_groups):
             for batch in file.iter_batches(_batch_rows(about.row_group(group)), row_groups=[group]):
                 used += sum(map(_expanded_bytes, batch.columns))
                 require_room(used, rows + batch.num_rows, room, place, f"rows up to {rows + batch.num_rows}")
                 rows += batch.num_rows
-                batches.append(batch.cast(schema))
-    return pa.Table.from_batches(batches, schema)
+                batches.append(batch if batch.schema.equals(target) else batch.cast(target))
+    return pa.Table.from_batches(batches, target)
+
+
+def _with_references(schema: pa.Schema, read: pa.Schema) -> pa.Schema:
+    """The schema of a file, with the columns of text as they are read."""
+    import pyarrow as pa
+    import pyarrow.types as types
+
+    kept = [
+        field.with_type(now.type) if types.is_string(field.type) and types.is_dictionary(now.type) else field
+        for field, now in zip(schema, read, strict=True)
+    ]
+    return pa.schema(kept, schema.metadata)
 
 
 def _require_announced(about: pq.FileMetaData, room: int, place: str) -> None:
@@ -83,11 +102,15 @@ def _batch_rows(group: pq.RowGroupMetaData) -> int:
 
 def _expanded_bytes(array: Any) -> int:
     """The size of an array in memory in bytes, after each dictionary text is copied into its rows."""
-    import pyarrow.compute as pc
     import pyarrow.types as types
 
     kind = array.type
     if types.is_dictionary(kind) and (types.is_string(kind.value_type) or types.is_binary(kind.value_type)):
+        if not array.null_count and (texts := texts_of(array.dictionary)) is not None:
+            numbers = numbers_of(array.indices)
+            return int(array.indices.nbytes + np.diff(texts.offsets)[numbers].sum())
+        import pyarrow.compute as pc  # takes longer to load than most lists to read
+
         lengths = pc.binary_length(array.dictionary).cast("int64")
         return int(array.indices.nbytes + (pc.sum(lengths.take(array.indices)).as_py() or 0))
     if types.is_struct(kind):

@@ -9,68 +9,92 @@ from __future__ import annotations
 import os
 import re
 import stat
-from array import array
-from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple, cast
+import sys
+from collections.abc import Collection
+from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.formats.columns import Strings
 from shardkit.native import load
+from shardkit.sources.columns import PathColumn
+from shardkit.sources.lists.coded import SECRET
+from shardkit.sources.tree.native import joined_extensions
+from shardkit.system import POSIX
 
 _FURTHER_RULES = re.compile(r"/\.|//|/\0|\\")
 """In paths that end with a NUL each: hidden names, `.` and `..`, empty parts, folders, backslashes."""
 
-_ROWS = 4096
+
+class PlainPaths(NamedTuple):
+    """Files row for row: absolute paths, and paths for the index. inside: whether all are below the root."""
+
+    real: PathColumn
+    names: PathColumn
+    inside: bool
 
 
-class PlainFiles(NamedTuple):
-    """Files row for row: absolute paths, paths for the index, sizes in bytes."""
-
-    real: list[str]
-    names: list[str]
-    sizes: list[int]
+def extension() -> Any:
+    """The C extension that looks at files, or None if it was not built, or this system lacks what it needs."""
+    return load("lists")[0] if POSIX and sys.getfilesystemencoding() == "utf-8" else None
 
 
-def plain_files(values: Sequence[object], root: str, extensions: Collection[str]) -> Iterator[PlainFiles] | None:
-    """Look at the files of all rows, some thousands at a time; None if a path follows further rules.
+def plain_paths(texts: PathColumn, root: str, extensions: Collection[str]) -> PlainPaths | None:
+    """The files that some texts name; None if a path follows further rules, or two are the same.
 
-    Stops early, before the last row, where a file can't be packed. extensions: in lower case.
+    extensions: in lower case.
     """
+    native = extension()
+    if native is None:
+        return _plain_paths(texts, root, extensions)
+    below = os.fsencode(os.path.join(root, ""))
+    found = native.paths(texts.blob, texts.offsets, below, joined_extensions(extensions), SECRET)
+    return (
+        None
+        if found is None
+        else PlainPaths(
+            PathColumn.of_strings(Strings(*found[:2])), PathColumn.of_strings(Strings(*found[2:4])), found[4]
+        )
+    )
+
+
+def _plain_paths(column: PathColumn, root: str, extensions: Collection[str]) -> PlainPaths | None:
+    """As `plain_paths`, in Python."""
+    try:
+        texts = [_without_dot(text.decode()) for text in column]
+    except UnicodeDecodeError:
+        return None
+    from_top = [text if text[:1] == "/" else f"/{text}" for text in texts]
+    joined = "\0".join([*from_top, ""])
+    if joined.count("\0") > len(texts) or _FURTHER_RULES.search(joined):
+        return None
+    files = [path.rpartition("/")[2].rpartition(".") for path in from_top]
+    if not all(dot and extension.lower() in extensions for _, dot, extension in files):
+        return None
     below = os.path.join(root, "")
-    if not all(type(value) is str and value for value in values):
-        return None
-    texts = cast("Sequence[str]", values)
     real = [text if text[0] == "/" else below + text for text in texts]
-    joined = "\0".join([*real, ""])
-    if joined.count("\0") > len(real) or _FURTHER_RULES.search(joined) or len(set(real)) < len(real):
-        return None
-    if not {path.rpartition("/")[2].rpartition(".")[2].lower() for path in real} <= set(extensions):
-        return None
-    if not all("." in path.rpartition("/")[2] for path in real):  # named like an extension
-        return None
-    cut = len(below)
-    names = [path[cut:] if path.startswith(below) else path[1:] for path in real]
+    inside = [path.startswith(below) for path in real]
+    names = [path[len(below) :] if is_in else path[1:] for path, is_in in zip(real, inside, strict=True)]
     if len(set(names)) < len(names):
         return None
-    return _sized(real, names)
+    return PlainPaths(PathColumn.of(map(os.fsencode, real)), PathColumn.of(map(os.fsencode, names)), all(inside))
 
 
-def _sized(real: list[str], names: list[str]) -> Iterator[PlainFiles]:
-    for first in range(0, len(real), _ROWS):
-        some = slice(first, first + _ROWS)
-        sizes = file_sizes(real[some])
-        if min(sizes) < 0:
-            return
-        yield PlainFiles(real[some], names[some], sizes)
+def _without_dot(text: str) -> str:
+    return text[2:] if text[:2] == "./" and text[2:3] not in ("", "/") else text
 
 
-def file_sizes(paths: Sequence[str]) -> list[int]:
-    """The size of each file in bytes; -1 for what is not a regular file, or can't be looked at."""
-    native = load("tree")[0]
+def file_sizes(paths: PathColumn, start: int, stop: int) -> NDArray[np.int64]:
+    """The sizes of the files from `start` up to `stop` in bytes; -1 for what is not a regular file, or can't be looked
+    at."""
+    native = extension()
     if native is None:
-        return [_size(path) for path in paths]
-    return array("q", native.sizes(os.fsencode("\0".join([*paths, ""])))).tolist()
+        return np.array([_size(path) for path in paths.take(range(start, stop))], np.int64)
+    return np.frombuffer(native.sizes(paths.blob, paths.offsets, start, stop), np.int64)
 
 
-def _size(path: str) -> int:
+def _size(path: bytes) -> int:
     try:
         status = os.stat(path)
     except (OSError, ValueError):

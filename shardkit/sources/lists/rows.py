@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -19,17 +19,18 @@ from numpy.typing import NDArray
 
 from shardkit.errors import BadFileError, SourceError, printable
 from shardkit.events import Progress, ProgressFn, no_progress
-from shardkit.formats.columns import Strings
 from shardkit.sample import IMAGE_FIELDS, fs_text, text_of_path
 from shardkit.sources.columns import PathColumn
-from shardkit.sources.keys import keys_of_files, new_keys
 from shardkit.sources.left_out import LeftOut
+from shardkit.sources.lists.coded import Coded, text_column
+from shardkit.sources.lists.files import ListedFiles
 from shardkit.sources.lists.labels import NO_LABELS, Labels, class_map, labels_of, number_labels
-from shardkit.sources.lists.plain_files import plain_files
+from shardkit.sources.lists.plain_files import file_sizes, plain_paths
 from shardkit.sources.lists.tables import LABEL_COLUMNS, PATH_COLUMNS, is_json, read_table
 from shardkit.sources.lists.typed import typed_tables
 from shardkit.sources.options import TableColumns
 from shardkit.sources.origin import FilesAnywhere
+from shardkit.sources.scratch import pieces
 from shardkit.sources.source import Inline, Source
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _TELL_ROWS = 1000
+_LOOK_ROWS = 4096
 _SHOWN = 20
 _JSON_ROWS = 4096
 MOST_REFUSED = 1000
@@ -64,7 +66,7 @@ def open_list(path: str, options: TableColumns, *, labels: Callable[[pa.Table, s
     wanted = (options.path_column,) if options.path_column else PATH_COLUMNS
     texts = wanted + (() if options.label_separator is None else (options.label_column or "", *LABEL_COLUMNS))
     labels_in = LABEL_COLUMNS if options.label_column is None else (options.label_column,)
-    table = read_table(path, text_columns=texts, csv_texts=labels_in)
+    table = read_table(path, text_columns=texts, csv_texts=labels_in, references=True)
     root = os.path.dirname(os.path.abspath(path)) if options.root is None else os.path.abspath(options.root)
     _require_header(table.column_names, place, root)
     all_text = not path.lower().endswith(".parquet") and not is_json(path)
@@ -179,56 +181,64 @@ class _Scan:
     def source(self, in_order: bool, progress: ProgressFn) -> Source:
         """Build the source."""
         listed = self.listed
-        rows, real, names, sizes = self._files(progress)
-        if not rows and not self.incomplete:
+        files = self._files(progress)
+        if not len(files) and not self.incomplete:
             raise SourceError(listed.place, "it has no rows", "name at least one file")
-        if not rows:
+        if not len(files):
             path, reason = self.incomplete[0]
             raise SourceError(
                 listed.place, f"none of its rows can be packed (the first: {path}: {reason})", "fix the list"
             )
-        single = listed.labels.kind == "class"
-        labels = np.array([self.values[row] if single else -1 for row in rows], np.int32)
+        labels = self._labels(files)
         if not in_order:
-            order = _scan_order(labels, names)
-            rows, labels = [rows[n] for n in order], labels[order]
-            real, names, sizes = [real[n] for n in order], [names[n] for n in order], [sizes[n] for n in order]
-        keys = keys_of_files(Strings.of(map(os.fsencode, names))).texts()
-        inline = self._inline(rows, names, labels)
-        below = os.path.join(listed.root, "")
-        plain = [below + name for name in names] == real
+            files, labels = files.in_scan_order(labels)
+        inline = self._inline(files, labels)
         source = Source(
-            root=os.fsencode(listed.root), classes=self.classes, paths=PathColumn.of(map(os.fsencode, names)),
-            sizes=np.array(sizes, np.int64), labels=labels, renamed=new_keys(keys), left_out=LeftOut(),
-            elsewhere=None if plain and inline is None else FilesAnywhere(PathColumn.of(map(os.fsencode, real))),
+            root=os.fsencode(listed.root), classes=self.classes, paths=files.names, sizes=files.sizes, labels=labels,
+            renamed=files.renamed(), left_out=LeftOut(),
+            elsewhere=None if files.inside and inline is None else FilesAnywhere(files.real),
             inline=inline, incomplete=tuple(self.incomplete),
-            columns=None if self.columns is None else self.columns.take(rows),
+            columns=None if self.columns is None else self.columns.take(files.rows.tolist()),
         )  # fmt: skip
         self._say_empty(source)
         return source
 
-    def _files(self, progress: ProgressFn) -> tuple[list[int], list[str], list[str], list[int]]:
-        """(rows, absolute paths, paths for the index, sizes in bytes) of the files that can be packed, in order."""
-        values = self.listed.table[self.listed.paths].to_pylist()
-        return self._plain_files(values, progress) or self._files_by_row(values, progress)
+    def _labels(self, files: ListedFiles) -> NDArray[np.int32]:
+        """The class of each file; -1 where labels are no classes."""
+        if self.listed.labels.kind != "class":
+            return np.full(len(files), -1, np.int32)
+        if isinstance(self.values, Coded):
+            return np.array(self.values.distinct, np.int32)[self.values.codes[files.rows]]
+        return np.array(self.values, np.int32)[files.rows]
 
-    def _plain_files(
-        self, values: Sequence[object], progress: ProgressFn
-    ) -> tuple[list[int], list[str], list[str], list[int]] | None:
+    def _files(self, progress: ProgressFn) -> ListedFiles:
+        """The files that can be packed, in the order of the list."""
+        column = self.listed.table[self.listed.paths]
+        found = self._plain_files(column, progress)
+        if found is not None:
+            return found
+        try:
+            return self._files_by_row(column.to_pylist(), progress)
+        except UnicodeDecodeError as exc:
+            fact = f"the path column {self.listed.paths!r} holds bytes that are not UTF-8"
+            raise SourceError(self.listed.place, fact, "write its text as UTF-8, or as binary values") from exc
+
+    def _plain_files(self, column: pa.ChunkedArray, progress: ProgressFn) -> ListedFiles | None:
         """As `_files`, if all rows are plain."""
-        some = None if self.wrong else plain_files(values, self.listed.root, self.extensions)
-        real, names, sizes, size = list[str](), list[str](), list[int](), 0
-        for part in some or ():
-            real += part.real
-            names += part.names
-            sizes += part.sizes
-            size += sum(part.sizes)
-            progress(Progress("scan", len(sizes), len(values), size))
-        return (list(range(len(values))), real, names, sizes) if len(sizes) == len(values) else None
+        texts = None if self.wrong else text_column(column)
+        paths = None if texts is None else plain_paths(texts, self.listed.root, self.extensions)
+        if paths is None:
+            return None
+        sizes, size = np.empty(len(paths.real), np.int64), 0
+        for start, stop in pieces(len(sizes), _LOOK_ROWS):
+            sizes[start:stop] = some = file_sizes(paths.real, start, stop)
+            if some.min() < 0:
+                return None
+            size += int(some.sum())
+            progress(Progress("scan", stop, len(sizes), size))
+        return ListedFiles.of_plain(paths, sizes)
 
-    def _files_by_row(
-        self, values: Sequence[object], progress: ProgressFn
-    ) -> tuple[list[int], list[str], list[str], list[int]]:
+    def _files_by_row(self, values: Sequence[object], progress: ProgressFn) -> ListedFiles:
         """As `_files`, and with the messages for rows that can't be packed."""
         rows, real, names, sizes = list[int](), list[str](), list[str](), list[int]()
         seen: dict[str, int] = {}
@@ -249,7 +259,7 @@ class _Scan:
                 progress(Progress("scan", len(rows), self.listed.table.num_rows))
         self._raise_refused()
         progress(Progress("scan", len(rows), self.listed.table.num_rows, sum(sizes)))
-        return rows, real, names, sizes
+        return ListedFiles.of(rows, real, names, sizes, self.listed.root)
 
     def _file(self, row: int, value: object, seen: Mapping[str, int]) -> tuple[str, int, str | None]:
         """(absolute path, size in bytes, why it can't be packed or None) of a row's file."""
@@ -314,17 +324,15 @@ class _Scan:
             reason += f" (and {count}{len(others)} more bad rows: {shown})"
         raise BadFileError(f"{self.listed.place}: row {row + 1}", reason, cure)
 
-    def _inline(self, rows: Sequence[int], names: Sequence[str], labels: NDArray[np.int32]) -> Inline | None:
+    def _inline(self, files: ListedFiles, labels: NDArray[np.int32]) -> Inline | None:
         kind: Any = self.listed.labels.kind
         fields: dict[str, PathColumn] = {}
-        if kind == "class" and any(
-            name.partition("/")[0] != self.classes[label] for name, label in zip(names, labels.tolist(), strict=True)
-        ):
+        if kind == "class" and not files.are_in_class_folders(labels, self.classes):
             kind = "listed"
         if kind in ("multi", "number"):
-            fields["cls.json"] = PathColumn.of(msgspec.json.encode(self.values[row]) for row in rows)
+            fields["cls.json"] = PathColumn.of(msgspec.json.encode(self.values[row]) for row in files.rows.tolist())
         if self.listed.fields:
-            fields["json"] = _json_column(self.listed.table.select(self.listed.fields), rows)
+            fields["json"] = _json_column(self.listed.table.select(self.listed.fields), files.rows.tolist())
         return None if kind == "class" and not fields else Inline(fields, kind)
 
     def _say_empty(self, source: Source) -> None:
@@ -356,29 +364,6 @@ def _free(name: str, taken: Collection[str]) -> str:
         free = f"{stem}-{number}{dot}{extension}"
         number += 1
     return free
-
-
-def _scan_order(labels: NDArray[np.int32], names: Sequence[str]) -> list[int]:
-    """The indices of the files in scan order: by class, then by folder, then by name."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    encoded = os.fsencode("\0".join(names)).split(b"\0")
-    folders, files = zip(*[name.rpartition(b"/")[::2] for name in encoded], strict=True)
-    label = pa.Array.from_buffers(pa.int32(), len(labels), [None, pa.py_buffer(np.ascontiguousarray(labels))])
-    table = pa.Table.from_arrays([label, _binary(folders), _binary(files)], ["label", "folder", "file"])
-    keys = [("label", "ascending"), ("folder", "ascending"), ("file", "ascending")]
-    order: list[int] = pc.sort_indices(table, sort_keys=keys).to_pylist()
-    return order
-
-
-def _binary(texts: Iterable[bytes]) -> pa.Array:
-    """As `pa.array`, which loads pandas if that is installed: it takes longer than the list."""
-    import pyarrow as pa
-
-    column = PathColumn.of(texts)
-    buffers = [None, pa.py_buffer(column.offsets), pa.py_buffer(column.blob)]
-    return pa.Array.from_buffers(pa.large_binary(), len(column), buffers)
 
 
 def _json_column(table: pa.Table, rows: Sequence[int]) -> PathColumn:

@@ -27,10 +27,13 @@ SHOWN = 5
 _CURE = "fix the row, or check that the file is what the ending of its name says"
 
 
-def read_table(path: str, text_columns: tuple[str, ...] = (), csv_texts: tuple[str, ...] = ()) -> pa.Table:
+def read_table(
+    path: str, text_columns: tuple[str, ...] = (), csv_texts: tuple[str, ...] = (), *, references: bool = False
+) -> pa.Table:
     """Read the rows of a list. Columns of dates and times, and `text_columns`, stay text as written in the file.
 
     csv_texts: in a text file, the first of these names (in any case) that is a column counts as a text column.
+    references: of a Parquet file, see `read_parquet`.
 
     Raises SourceError: unreadable, damaged, not UTF-8 (with the row), without rows, with two columns of one name, with
     a row that is too long or too deep, or with far more values than its size lets expect.
@@ -43,7 +46,7 @@ def read_table(path: str, text_columns: tuple[str, ...] = (), csv_texts: tuple[s
     place = fs_text(path)
     try:
         if path.lower().endswith(".parquet"):
-            table = read_parquet(path, place)
+            table = read_parquet(path, place, references=references)
         else:
             of_json = is_json(path)
             table = read_text(path, place, is_json=of_json, texts=text_columns, first_of=() if of_json else csv_texts)

@@ -279,6 +279,32 @@ def test_only_numbers_as_programs_write_them_are_class_numbers(
     assert scan(listed(folder, f"path{between}label\n" + "".join(rows), f"list.{ending}")).classes == classes
 
 
+@pytest.mark.parametrize("once", [True, False])
+def test_texts_that_a_parquet_file_stores_once_are_read_as_all_others(folder: Path, *, once: bool) -> None:
+    names = ["dog/3.jpg", "cat/1.jpg", "dog/1.jpg", "cat/2.jpg"]
+    columns = {"file": names, "label": [name[:3] for name in names], "note": ["x", None, "x", "y"]}
+    pq.write_table(pa.table(columns), folder / "list.parquet", use_dictionary=once, row_group_size=3)
+    source = scan(folder / "list.parquet")
+    assert (paths(source), source.labels.tolist()) == (sorted(names), [0, 0, 1, 1])
+    assert source.columns is not None and source.inline is not None
+    assert (source.columns["note"].type, source.columns["note"].to_pylist()) == (pa.string(), [None, "y", "x", "x"])
+    assert [json.loads(text)["note"] for text in source.inline.fields["json"]] == [None, "y", "x", "x"]
+    columns["label"][2] = None  # type: ignore[call-overload]
+    pq.write_table(pa.table(columns), folder / "list.parquet", use_dictionary=once, row_group_size=3)
+    with pytest.raises(BadFileError, match=r"list\.parquet: row 3: its label is empty"):
+        scan(folder / "list.parquet")
+
+
+@pytest.mark.parametrize("once", [True, False])
+@pytest.mark.parametrize("name", ["file", "label"])
+def test_texts_of_a_parquet_file_that_are_not_utf8_are_told(folder: Path, name: str, *, once: bool) -> None:
+    columns = {"file": pa.array(["cat/1.jpg"]), "label": pa.array(["cat"])}
+    columns[name] = pa.array([b"cat/\xff.jpg"]).view(pa.string())
+    pq.write_table(pa.table(columns), folder / "list.parquet", use_dictionary=once)
+    with pytest.raises(SourceError, match=rf"list\.parquet: the \w+ column '{name}' holds bytes that are not UTF-8"):
+        scan(folder / "list.parquet")
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_whole_numbers_with_a_decimal_point_are_class_numbers_and_are_said(
     kind: str, folder: Path, caplog: pytest.LogCaptureFixture
