@@ -44,7 +44,7 @@ enum { MOST_ROOM = 1 << 30 };
 /* Read the whole file into `place`, which has room for one byte more than expected. 0 if its size is different. */
 static int read_whole(int root, const char *path, size_t path_length, uint8_t *place, Py_ssize_t size)
 {
-    char name[AHEAD_PATH]; /* with a NUL */
+    char name[LONGEST_PATH]; /* with a NUL */
     if (path_length >= sizeof name)
         return 0;
     memcpy(name, path, path_length);
@@ -90,7 +90,7 @@ typedef struct {
     uint8_t *buffer;
     Py_ssize_t room, used, written, at, begun, jpegs, progressive;
     uint32_t crc;
-    const Ahead *ahead; /* NULL, or what was read before, below `prefix` */
+    const ReadFiles *ahead; /* NULL, or what was read before, below `prefix` */
     const char *prefix;
 } Shard;
 
@@ -118,7 +118,7 @@ static int flush(Shard *shard)
 static uint64_t mark_of(const Shard *shard, File *file)
 {
     if (file->mark == 0)
-        file->mark = ahead_mark_below(shard->prefix, file->path, (size_t)file->path_length);
+        file->mark = mark_below(shard->prefix, file->path, (size_t)file->path_length);
     return file->mark;
 }
 
@@ -128,9 +128,9 @@ static void fetch_ahead(const Shard *shard, File *file, Py_ssize_t left)
     if (shard->ahead == NULL)
         return;
     if (left > 8)
-        ahead_fetch_slot(shard->ahead, mark_of(shard, file + 8));
+        fetch_slot(shard->ahead, mark_of(shard, file + 8));
     if (left > 4)
-        ahead_fetch_record(shard->ahead, mark_of(shard, file + 4));
+        fetch_record(shard->ahead, mark_of(shard, file + 4));
 }
 
 /* Read a file to `place`. 0 if it is not as the scan saw it. */
@@ -142,8 +142,8 @@ static int read_file(const Shard *shard, File *file, uint8_t *place)
         return 0;
     const uint8_t *held = NULL;
     if (shard->ahead != NULL)
-        held = ahead_find(shard->ahead, mark_of(shard, file), shard->prefix, file->path, (size_t)file->path_length,
-                          file->size);
+        held = find_file(shard->ahead, mark_of(shard, file), shard->prefix, file->path, (size_t)file->path_length,
+                         file->size);
     if (held == NULL)
         return read_whole(shard->root, file->path, (size_t)file->path_length, place, file->size);
     memcpy(place, held, (size_t)file->size);
@@ -317,7 +317,7 @@ static PyObject *write_samples(PyObject *self, PyObject *args)
     Py_BEGIN_ALLOW_THREADS;
     if (ahead != Py_None) {
         ahead_end(&((AheadObject *)ahead)->ahead);
-        shard.ahead = &((AheadObject *)ahead)->ahead;
+        shard.ahead = &((AheadObject *)ahead)->ahead.files;
     }
     done = put_samples(&shard, files, stop - start, most, records, &error);
     Py_END_ALLOW_THREADS;

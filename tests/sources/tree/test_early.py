@@ -38,8 +38,10 @@ def root(tmp_path: Path) -> Path:
 def run_before() -> Iterator[Callable[..., early._Early]]:
     """Makes an early listing that has ended before anything is taken from it."""
 
-    def run(root: Path, room: int = WHOLE) -> early._Early:
+    def run(root: Path, room: int = WHOLE, *, asked: bool = False) -> early._Early:
         found = early._Early(extension(), str(root), room)
+        if asked:  # listing comes first then
+            found.taken(f"{root}/nowhere", WANTED)
         found.images.run()
         early._early.append(found)
         return found
@@ -162,23 +164,25 @@ def packed(source: Path, dest: Path, **options: object) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("form", ["tar", "tfrecord"])
 @pytest.mark.parametrize("room", [0, 2000, WHOLE])
+@pytest.mark.parametrize("asked", [False, True])
 def test_images_that_were_read_are_packed_to_the_same_bytes(
-    tree: Path, tmp_path: Path, run_before: Callable[..., early._Early], form: str, room: int
+    tree: Path, tmp_path: Path, run_before: Callable[..., early._Early], form: str, room: int, asked: bool
 ) -> None:
     (tree / "blue" / "no image.jpg").write_bytes(b"text")
     (tree / "blue" / "empty.jpg").write_bytes(b"")
     expected = packed(tree, tmp_path / "plain", format=form, on_error="skip", workers=1)
-    run_before(tree, room)
+    run_before(tree, room, asked=asked)
     assert packed(tree, tmp_path / "early", format=form, on_error="skip", workers=1) == expected
     assert packed(tree, tmp_path / "threads", format=form, on_error="skip", workers=2) == expected
     assert early.read_ahead(os.fsencode(tree)).began is not None or not room
 
 
+@pytest.mark.parametrize("when", ["on the occasion", "when all is listed"])
 def test_images_that_were_read_are_not_read_again(
-    tree: Path, tmp_path: Path, run_before: Callable[..., early._Early]
+    tree: Path, tmp_path: Path, run_before: Callable[..., early._Early], when: str
 ) -> None:
     expected = packed(tree, tmp_path / "plain", workers=1)
-    run_before(tree)
+    run_before(tree, asked=when == "when all is listed")
     for path in tree.glob("*/*.jpg"):
         os.chmod(path, 0o000)
         path.write_bytes(bytes(path.stat().st_size)) if os.geteuid() == 0 else None

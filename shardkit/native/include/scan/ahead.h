@@ -1,9 +1,10 @@
 /* A tree that is listed, and its first images read, while the process still loads what packs them (gather.c).
  *
- * One thread runs `ahead_run`: folder by folder, level by level, it finds the names and sizes, and while nobody waits
- * for them it also reads the images, up to `room` bytes. The walk takes the folders (`ahead_take`); when the thread has
- * ended (`ahead_end`), the packer's loop finds what was read by its path (`ahead_find`), from any number of threads.
- * Nothing here reports an error: what could not be listed or read, the walk or the loop meets again.
+ * One thread runs `ahead_run`: folder by folder, level by level, it finds the names and sizes, and reads the images on the
+ * occasion, up to the room for them. As soon as the walk takes a folder (`ahead_take`), listing comes first: the walk lists
+ * the folders that it meets itself, the thread those behind them, and the images that were passed over are read when all
+ * is listed. When the thread has ended (`ahead_end`), the packer's loop finds what was read by its path, from any number
+ * of threads. Nothing here reports an error: what could not be listed or read, the walk or the loop meets again.
  */
 #ifndef SHARDKIT_AHEAD_H
 #define SHARDKIT_AHEAD_H
@@ -16,60 +17,35 @@
 #include <time.h>
 
 #include "folder_names.h"
-
-enum { AHEAD_PATH = 4096 }; /* of the paths that are kept, with their NUL */
+#include "read_files.h"
 
 /* The largest file that is read: opening costs more than its bytes. Larger ones would be copied twice for little. */
 enum { AHEAD_FILE = 1 << 15 };
 
 typedef enum { FOLDER_WAITS, FOLDER_BUSY, FOLDER_LISTED, FOLDER_GONE } folder_state;
 
-/* A folder. path: below the root, "" for the root. */
+/* A folder. path: below the root, "" for the root. unread: its images that were passed over. */
 typedef struct {
     char *path;
     uint64_t mark;
     int depth;
     folder_state state;
-    Names names;
+    Names names, unread;
 } ahead_folder;
-
-/* Where a file that was read is, by the mark of its path: `at` is behind the beginning of its ahead_record; 0: none. */
-typedef struct {
-    uint64_t mark;
-    size_t at;
-} ahead_slot;
-
-/* A file that was read, in `bytes`: this, then its path, then its bytes. */
-typedef struct {
-    int64_t size;
-    size_t path_length;
-} ahead_record;
 
 typedef struct {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     char *root, *wanted;
-    size_t wanted_length, most_names, names;
+    size_t wanted_length, room, most_names, names;
     int depth, running, unlisted_taken;
-    atomic_int stopped, hurried;
-    ahead_folder **folders; /* each stays where it is */
+    atomic_int stopped, hurried, list_only;
+    atomic_size_t passed_over; /* about the bytes of what is unread */
+    ahead_folder **folders;    /* each stays where it is */
     size_t count, most, next, cursor;
-    int64_t began; /* in nanoseconds, by the clock of files' times; -1 before */
-    /* what was read; of the thread until `running` is 0 */
-    uint8_t *bytes;
-    size_t room, used;
-    ahead_slot *slots;
-    size_t slot_count, file_count;
-    const char *now; /* the path of the folder that is being listed */
+    int64_t began;   /* in nanoseconds, by the clock of files' times; -1 before */
+    ReadFiles files; /* of the thread until `running` is 0 */
 } Ahead;
-
-static uint64_t ahead_mark(const char *text, size_t length)
-{
-    uint64_t mark = 0xCBF29CE484222325u;
-    for (size_t at = 0; at < length; at++)
-        mark = (mark ^ (uint8_t)text[at]) * 0x100000001B3u;
-    return mark ^ mark >> 32;
-}
 
 static int ahead_grow(void **memory, size_t *most, size_t wanted, size_t each)
 {
@@ -95,7 +71,7 @@ static ahead_folder *ahead_add_folder(Ahead *self, const char *path, int depth, 
         free(folder);
         return NULL;
     }
-    folder->mark = ahead_mark(path, strlen(path));
+    folder->mark = path_mark(path, strlen(path));
     folder->depth = depth;
     folder->state = state;
     self->folders[self->count++] = folder;
@@ -105,7 +81,7 @@ static ahead_folder *ahead_add_folder(Ahead *self, const char *path, int depth, 
 /* The folder with this path, if it is known. They are taken about in their order. */
 static ahead_folder *ahead_folder_at(Ahead *self, const char *path)
 {
-    const uint64_t mark = ahead_mark(path, strlen(path));
+    const uint64_t mark = path_mark(path, strlen(path));
     for (size_t i = 0; i < self->count; i++) {
         const size_t at = (self->cursor + i) % self->count;
         if (self->folders[at]->mark == mark && strcmp(self->folders[at]->path, path) == 0) {
@@ -116,85 +92,84 @@ static ahead_folder *ahead_folder_at(Ahead *self, const char *path)
     return NULL;
 }
 
-/* ---- files; of the thread alone ---- */
+/* ---- files ---- */
 
-static void ahead_put_slot(ahead_slot *slots, size_t count, ahead_slot slot)
+/* A folder that is being listed. reads: by the thread, which may read its images. */
+typedef struct {
+    Ahead *ahead;
+    const char *path;
+    int reads;
+    Names unread;
+} ahead_listing;
+
+static int ahead_may_keep(const Ahead *self)
 {
-    size_t at = slot.mark & (count - 1);
-    while (slots[at].at)
-        at = (at + 1) & (count - 1);
-    slots[at] = slot;
+    return !self->list_only && self->files.used < self->files.room;
 }
 
-static int ahead_more_slots(Ahead *self)
+/* Read an open file of `size` bytes; of the thread alone. */
+static void ahead_read(Ahead *self, int fd, const char *folder, const char *name, size_t size)
 {
-    const size_t count = self->slot_count ? 2 * self->slot_count : 1 << 12;
-    ahead_slot *slots = calloc(count, sizeof *slots);
-    if (slots == NULL)
-        return 0;
-    for (size_t at = 0; at < self->slot_count; at++)
-        if (self->slots[at].at)
-            ahead_put_slot(slots, count, self->slots[at]);
-    free(self->slots);
-    self->slots = slots;
-    self->slot_count = count;
-    return 1;
+    uint8_t *place = file_place(&self->files, folder, name, size);
+    if (place != NULL && read(fd, place, size + 1) == (ssize_t)size) /* a byte more shows that it grew */
+        keep_file(&self->files);
 }
 
-/* Keep the open file `name` of the folder that is being listed; `most`: the bytes of its record. */
-static void ahead_keep(Ahead *self, int fd, const char *name, size_t size, size_t most)
+static int ahead_open(int folder, const char *name)
 {
-    const size_t before = strlen(self->now), length = strlen(name);
-    const ahead_record record = {(int64_t)size, before + (before > 0) + length};
-    uint8_t *to = self->bytes + self->used + sizeof record;
-    if (2 * (self->file_count + 1) > self->slot_count && !ahead_more_slots(self))
-        return;
-    memcpy(to - sizeof record, &record, sizeof record);
-    memcpy(to, self->now, before);
-    if (before)
-        to[before] = '/';
-    memcpy(to + record.path_length - length, name, length);
-    if (read(fd, to + record.path_length, size + 1) != (ssize_t)size) /* a byte more shows that it grew */
-        return;
-    self->used += sizeof record;
-    ahead_put_slot(self->slots, self->slot_count, (ahead_slot){ahead_mark((char *)to, record.path_length), self->used});
-    self->used += most - sizeof record;
-    self->file_count++;
+    return openat(folder, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW);
 }
 
 /* The size of an image, which is read on the occasion. */
-static int64_t ahead_size_of(void *context, int folder, const char *name)
+static int64_t ahead_read_size(Ahead *self, int folder, const char *path, const char *name)
 {
-    Ahead *self = context;
-    if (self->stopped)
-        return NAME_OTHER;
-    if (self->hurried || self->used == self->room)
-        return size_in(folder, name);
-    const int fd = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW);
-    if (fd < 0)
-        return size_in(folder, name);
     struct stat status;
     int64_t size = NAME_OTHER;
+    const int fd = ahead_open(folder, name);
+    if (fd < 0)
+        return size_in(folder, name);
     if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode)) {
         size = status.st_size;
-        const size_t around = sizeof(ahead_record) + strlen(self->now) + 1 + strlen(name);
-        if (size > AHEAD_FILE || (uint64_t)size >= self->room - self->used ||
-            around >= self->room - self->used - (size_t)size)
-            self->used = self->room;
+        if (size > AHEAD_FILE)
+            self->files.used = self->files.room;
         else if (size > 0)
-            ahead_keep(self, fd, name, (size_t)size, around + (size_t)size);
+            ahead_read(self, fd, path, name, (size_t)size);
     }
     close(fd);
     return size;
 }
 
-/* ---- the thread ---- */
+/* Note an image that is passed over, while there would be room for it. */
+static void ahead_pass_over(ahead_listing *listing, const char *name, int64_t size)
+{
+    Ahead *self = listing->ahead;
+    const size_t more = (size_t)size + strlen(name) + sizeof(Name);
+    if (size > 0 && size <= AHEAD_FILE && !self->list_only && self->passed_over < self->room) {
+        self->passed_over += more;
+        (void)add_name(&listing->unread, name, size);
+    }
+}
+
+static int64_t ahead_size_of(void *context, int folder, const char *name)
+{
+    ahead_listing *listing = context;
+    Ahead *self = listing->ahead;
+    if (self->stopped)
+        return NAME_OTHER;
+    if (listing->reads && !self->hurried && ahead_may_keep(self))
+        return ahead_read_size(self, folder, listing->path, name);
+    const int64_t size = size_in(folder, name);
+    ahead_pass_over(listing, name, size);
+    return size;
+}
+
+/* ---- listing ---- */
 
 /* The full path of a folder. 0 if it is too long. */
-static int ahead_place(const Ahead *self, const char *path, char place[AHEAD_PATH])
+static int ahead_place(const Ahead *self, const char *path, char place[LONGEST_PATH])
 {
     const size_t root = strlen(self->root), length = strlen(path);
-    if (root + 1 + length >= AHEAD_PATH)
+    if (root + 1 + length >= LONGEST_PATH)
         return 0;
     memcpy(place, self->root, root);
     place[root] = '/';
@@ -202,17 +177,21 @@ static int ahead_place(const Ahead *self, const char *path, char place[AHEAD_PAT
     return 1;
 }
 
-static int ahead_list(Ahead *self, const char *path, Names *found)
+/* A descriptor of a folder, or -1. */
+static int ahead_open_folder(const Ahead *self, const char *path)
 {
-    char place[AHEAD_PATH];
-    if (!ahead_place(self, path, place))
-        return 0;
-    const int fd = open(place, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    char place[LONGEST_PATH];
+    return ahead_place(self, path, place) ? open(place, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+}
+
+static int ahead_list(ahead_listing *listing, Names *found)
+{
+    const Ahead *self = listing->ahead;
+    const int fd = ahead_open_folder(self, listing->path);
     if (fd < 0)
         return 0;
-    self->now = path;
     const Extensions wanted = {self->wanted, self->wanted_length};
-    const int error = list_names(fd, wanted, ahead_size_of, self, found);
+    const int error = list_names(fd, wanted, ahead_size_of, listing, found);
     close(fd);
     return !error && !self->stopped;
 }
@@ -227,7 +206,7 @@ static void ahead_add_below(Ahead *self, const ahead_folder *folder)
 {
     const Names *names = &folder->names;
     const char **below = malloc((names->count + 1) * sizeof *below);
-    char path[AHEAD_PATH];
+    char path[LONGEST_PATH];
     size_t count = 0, before = strlen(folder->path);
     if (below == NULL)
         return;
@@ -242,7 +221,7 @@ static void ahead_add_below(Ahead *self, const ahead_folder *folder)
         path[before++] = '/';
     for (size_t i = 0; i < count; i++) {
         const size_t length = strlen(below[i]);
-        if (before + length >= AHEAD_PATH)
+        if (before + length >= LONGEST_PATH)
             continue;
         memcpy(path + before, below[i], length + 1);
         if (self->unlisted_taken && ahead_folder_at(self, path) != NULL)
@@ -266,6 +245,42 @@ static int64_t ahead_clock(void)
 #endif
 }
 
+/* List a folder that waits. The lock is held, but not meanwhile. */
+static void ahead_list_waiting(Ahead *self, ahead_folder *folder, int reads)
+{
+    ahead_listing listing = {self, folder->path, reads, {0}};
+    Names found = {0};
+    folder->state = FOLDER_BUSY;
+    pthread_mutex_unlock(&self->lock);
+    const int listed = ahead_list(&listing, &found);
+    pthread_mutex_lock(&self->lock);
+    folder->state = listed ? FOLDER_LISTED : FOLDER_GONE;
+    folder->names = found;
+    folder->unread = listing.unread;
+    self->names += found.count;
+    if (listed && folder->depth < self->depth)
+        ahead_add_below(self, folder);
+    pthread_cond_broadcast(&self->changed);
+}
+
+/* ---- the thread ---- */
+
+/* Read the images of a folder that were passed over. */
+static void ahead_read_unread(Ahead *self, const char *path, const Names *unread)
+{
+    const int folder = ahead_open_folder(self, path);
+    for (size_t i = 0; folder >= 0 && i < unread->count && !self->stopped && ahead_may_keep(self); i++) {
+        const char *name = unread->text + unread->names[i].at;
+        const int fd = ahead_open(folder, name);
+        if (fd < 0)
+            continue;
+        ahead_read(self, fd, path, name, (size_t)unread->names[i].size);
+        close(fd);
+    }
+    if (folder >= 0)
+        close(folder);
+}
+
 /* List and read, until nothing is left or `ahead_stop`. For one thread, once. */
 static void ahead_run(Ahead *self)
 {
@@ -273,26 +288,23 @@ static void ahead_run(Ahead *self)
     if (!self->stopped && self->began < 0) {
         self->began = ahead_clock();
         self->running = 1;
-        self->bytes = self->room ? malloc(self->room) : NULL;
-        self->room = self->bytes == NULL ? 0 : self->room;
-        if (self->count == 0)
+        begin_files(&self->files, self->room);
+        if (ahead_folder_at(self, "") == NULL)
             ahead_add_folder(self, "", 0, FOLDER_WAITS);
     }
     while (self->running && !self->stopped && self->next < self->count && self->names < self->most_names) {
         ahead_folder *folder = self->folders[self->next++];
-        if (folder->state != FOLDER_WAITS)
-            continue;
-        folder->state = FOLDER_BUSY;
+        if (folder->state == FOLDER_WAITS)
+            ahead_list_waiting(self, folder, 1);
+    }
+    for (size_t i = 0; self->running && !self->stopped && i < self->count; i++) {
+        ahead_folder *folder = self->folders[i];
+        Names unread = folder->unread;
+        folder->unread = (Names){0};
         pthread_mutex_unlock(&self->lock);
-        Names found = {0};
-        const int listed = ahead_list(self, folder->path, &found);
+        ahead_read_unread(self, folder->path, &unread);
+        free_names(&unread);
         pthread_mutex_lock(&self->lock);
-        folder->state = listed ? FOLDER_LISTED : FOLDER_GONE;
-        folder->names = found;
-        self->names += found.count;
-        if (listed && folder->depth < self->depth)
-            ahead_add_below(self, folder);
-        pthread_cond_broadcast(&self->changed);
     }
     self->stopped = 1;
     self->running = 0;
@@ -320,8 +332,8 @@ static int ahead_start(Ahead *self, const char *root, Extensions wanted, size_t 
     return 1;
 }
 
-/* The names in a folder, once; waits for a folder that is being listed. From now on, nothing is read. 0 if it was not
- * listed, and will not be. */
+/* The names in a folder, once; lists it if it waits, and waits for it if it is being listed. From now on, listing comes
+ * first. 0 if it was not listed, and will not be. */
 static int ahead_take(Ahead *self, const char *path, Names *names)
 {
     self->hurried = 1;
@@ -333,6 +345,8 @@ static int ahead_take(Ahead *self, const char *path, Names *names)
             self->unlisted_taken = 1;
         }
     } else {
+        if (folder->state == FOLDER_WAITS && !self->stopped)
+            ahead_list_waiting(self, folder, 0);
         while (folder->state == FOLDER_BUSY)
             pthread_cond_wait(&self->changed, &self->lock);
     }
@@ -363,66 +377,18 @@ static void ahead_end(Ahead *self)
     pthread_mutex_unlock(&self->lock);
 }
 
-/* The mark of the file PREFIX/PATH; prefix: "" or a path. */
-static uint64_t ahead_mark_below(const char *prefix, const char *path, size_t length)
-{
-    char whole[AHEAD_PATH];
-    size_t before = strlen(prefix);
-    if (before + 1 + length >= AHEAD_PATH)
-        return 0;
-    memcpy(whole, prefix, before);
-    if (before)
-        whole[before++] = '/';
-    memcpy(whole + before, path, length);
-    return ahead_mark(whole, before + length);
-}
-
-/* Bring to the cache the slot of a mark, or what a slot of it leads to. */
-static void ahead_fetch_slot(const Ahead *self, uint64_t mark)
-{
-    if (self->slot_count)
-        __builtin_prefetch(self->slots + (mark & (self->slot_count - 1)));
-}
-
-static void ahead_fetch_record(const Ahead *self, uint64_t mark)
-{
-    const size_t at = self->slot_count ? self->slots[mark & (self->slot_count - 1)].at : 0;
-    for (size_t line = 0; at && line < 4; line++)
-        __builtin_prefetch(self->bytes + at - sizeof(ahead_record) + 64 * line);
-}
-
-/* The bytes of the file PREFIX/PATH, which has this mark, if it was read with this size; after `ahead_end`. */
-static const uint8_t *ahead_find(const Ahead *self, uint64_t mark, const char *prefix, const char *path, size_t length,
-                                 int64_t size)
-{
-    const size_t before = strlen(prefix), whole = before + (before > 0) + length;
-    if (self->slot_count == 0)
-        return NULL;
-    for (size_t at = mark & (self->slot_count - 1); self->slots[at].at; at = (at + 1) & (self->slot_count - 1)) {
-        if (self->slots[at].mark != mark)
-            continue;
-        ahead_record record;
-        const uint8_t *found = self->bytes + self->slots[at].at;
-        memcpy(&record, found - sizeof record, sizeof record);
-        if (record.path_length == whole && memcmp(found, prefix, before) == 0 &&
-            (before == 0 || found[before] == '/') && memcmp(found + whole - length, path, length) == 0)
-            return record.size == size ? found + whole : NULL;
-    }
-    return NULL;
-}
-
 static void ahead_free(Ahead *self)
 {
     for (size_t i = 0; i < self->count; i++) {
         free_names(&self->folders[i]->names);
+        free_names(&self->folders[i]->unread);
         free(self->folders[i]->path);
         free(self->folders[i]);
     }
     free(self->folders);
     free(self->root);
     free(self->wanted);
-    free(self->bytes);
-    free(self->slots);
+    end_files(&self->files);
     pthread_cond_destroy(&self->changed);
     pthread_mutex_destroy(&self->lock);
 }

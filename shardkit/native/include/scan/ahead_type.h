@@ -62,7 +62,7 @@ PyDoc_STRVAR(ahead_list_only_doc, "list_only()\n--\n\nRead no more images from n
 static PyObject *ahead_list_only_method(AheadObject *self, PyObject *unused)
 {
     (void)unused;
-    self->ahead.hurried = 1;
+    self->ahead.list_only = 1;
     Py_RETURN_NONE;
 }
 
@@ -85,14 +85,12 @@ static PyObject *ahead_end_method(AheadObject *self, PyObject *unused)
     Py_BEGIN_ALLOW_THREADS;
     ahead_end(&self->ahead);
     Py_END_ALLOW_THREADS;
-    return PyLong_FromLongLong(self->ahead.file_count ? self->ahead.began : -1);
+    return PyLong_FromLongLong(self->ahead.files.count ? self->ahead.began : -1);
 }
 
-PyDoc_STRVAR(ahead_take_doc,
-             "take(path)\n--\n\n"
-             "The listing of a folder, as of `tree.list_folder`, once; None if it was not listed, and\n"
-             "will not be. Waits for one that is being listed; nothing more is read then. path: bytes,\n"
-             "below the root.");
+PyDoc_STRVAR(ahead_take_doc, "take(path)\n--\n\n"
+                             "The listing of a folder, as of `tree.list_folder`, once; None if it was not listed, and\n"
+                             "will not be. Listing comes before reading from then on. path: bytes, below the root.");
 
 static PyObject *ahead_take_method(AheadObject *self, PyObject *path)
 {
