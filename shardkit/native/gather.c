@@ -138,7 +138,7 @@ static int read_file(const Shard *shard, File *file, uint8_t *place)
 {
     if (file->stored)
         return read_member(shard->root, &file->member, place, file->size);
-    if (memchr(file->path, 0, (size_t)file->path_length) || file->path_length == 0 || file->path[0] == '/')
+    if (memchr(file->path, 0, (size_t)file->path_length) || file->path_length == 0)
         return 0;
     const uint8_t *held = NULL;
     if (shard->ahead != NULL)

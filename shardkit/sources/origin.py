@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from shardkit.location import Location
-from shardkit.sources.archives.members import Members
+from shardkit.sources.archives.members import Members, stored, zipped
 from shardkit.sources.archives.spool import spool_members
 from shardkit.sources.columns import PathColumn
 from shardkit.sources.readers import AnyFiles, ArchiveMembers, DiskFiles, StoreObjects, TreeFiles, stamp_of
@@ -136,18 +136,14 @@ class InArchive(msgspec.Struct, frozen=True, eq=False):
 
     def files(self, rows: Rows) -> AnyFiles:
         """The members, in the archive itself or in the spool."""
-        file, numbers, none = self.path, self.rows[rows], list[int]()
-        offsets = self.members.offsets
-        if self.spool is not None:
-            file, offsets = self.spool
-        zipped = self.kind == "zip"
-        return ArchiveMembers(
-            archive=os.fsencode(os.path.abspath(self.path)),
-            file=os.fsencode(os.path.abspath(file)), stamp=stamp_of(file), offsets=offsets[numbers].tolist(),
-            packed=self.members.packed[numbers].tolist() if zipped else none,
-            methods=self.members.methods[numbers].tolist() if zipped else none,
-            crcs=self.members.crcs[numbers].tolist() if zipped else none,
-        )  # fmt: skip
+        members, chosen = self.members, self.rows[rows]
+        file, offsets = (self.path, members.offsets) if self.spool is None else self.spool
+        if self.kind == "zip":
+            numbers = zipped(offsets[chosen], members.packed[chosen], members.methods[chosen], members.crcs[chosen])
+        else:
+            numbers = stored(offsets[chosen])
+        archive, file = (os.path.abspath(path) for path in (self.path, file))
+        return ArchiveMembers(os.fsencode(archive), os.fsencode(file), stamp_of(file), numbers)
 
     def watched(self, rows: Rows) -> list[bytes]:
         """The archive file."""

@@ -22,7 +22,8 @@ from typing import Any, Protocol
 import msgspec
 
 from shardkit.errors import NotFoundError, SourceError
-from shardkit.formats.columns import Strings
+from shardkit.formats.columns import Strings, int64s
+from shardkit.formats.tar.fast_write import IN_TAR
 from shardkit.formats.tar.read_ahead import ReadAhead
 from shardkit.location import Location
 from shardkit.sample import fs_text
@@ -102,16 +103,18 @@ class ArchiveMembers(msgspec.Struct, frozen=True, tag=True):
     """Members of an archive with random access: a zip file, a plain tar, or the spool of another archive.
 
     archive: the archive itself. file: the file to read: the archive or its spool. stamp: size in bytes and time of the
-    last change (ns) of `file` at the scan. packed: bytes as stored. methods, crcs: of a zip's members, empty for a tar.
+    last change (ns) of `file` at the scan. numbers: as in `StoredMembers`.
     """
 
     archive: bytes
     file: bytes
     stamp: tuple[int, int]
-    offsets: list[int]
-    packed: list[int]
-    methods: list[int]
-    crcs: list[int]
+    numbers: bytes
+
+    @property
+    def methods(self) -> memoryview[int]:
+        """The method of each member."""
+        return int64s(self.numbers)[2::4]
 
     def watched(self, paths: Strings) -> Iterator[bytes]:
         """The archive file."""
@@ -132,7 +135,8 @@ class ArchiveMembers(msgspec.Struct, frozen=True, tag=True):
                 raise _unreadable(self.file, exc) from exc
             if (status.st_size, status.st_mtime_ns) != self.stamp:
                 raise SourceError(place, "it has changed since the scan", "run again when nothing is changing it")
-            yield (_Zipped if self.methods else _Ranges)(self, fd, sizes)
+            stored = IN_TAR in self.methods[:1]
+            yield (_Ranges if stored else _Zipped)(int64s(self.numbers), fd, sizes)
         finally:
             os.close(fd)
 
@@ -155,11 +159,11 @@ class _Ranges:
 
     ahead = None
 
-    def __init__(self, members: ArchiveMembers, fd: int, sizes: Sequence[int]) -> None:
-        self.members, self.archive, self.sizes = members, fd, sizes
+    def __init__(self, numbers: memoryview[int], fd: int, sizes: Sequence[int]) -> None:
+        self.numbers, self.archive, self.sizes = numbers, fd, sizes
 
     def read(self, number: int) -> bytes:
-        return _read_at(self.archive, self.members.offsets[number], self.sizes[number])
+        return _read_at(self.archive, self.numbers[4 * number], self.sizes[number])
 
 
 class _Zipped:
@@ -167,12 +171,12 @@ class _Zipped:
 
     ahead = None
 
-    def __init__(self, members: ArchiveMembers, fd: int, sizes: Sequence[int]) -> None:
-        self.members, self.archive, self.sizes = members, fd, sizes
+    def __init__(self, numbers: memoryview[int], fd: int, sizes: Sequence[int]) -> None:
+        self.numbers, self.archive, self.sizes = numbers, fd, sizes
 
     def read(self, number: int) -> bytes:
-        members, size = self.members, self.sizes[number]
-        packed, at = members.packed[number], members.offsets[number]
+        size = self.sizes[number]
+        at, packed, method, crc = self.numbers[4 * number : 4 * number + 4]
         held = _read_at(self.archive, at, _LOCAL_BYTES + _SLACK + packed, short=True)
         if held[:4] != b"PK\3\4" or len(held) < _LOCAL_BYTES:
             raise ValueError(
@@ -182,9 +186,9 @@ class _Zipped:
         data = held[start : start + packed]
         if len(data) < packed:
             data += _read_at(self.archive, at + start + len(data), packed - len(data))
-        if members.methods[number] == _DEFLATED:
+        if method == _DEFLATED:
             data = _inflated(data, size)
-        if zlib.crc32(data) != members.crcs[number]:
+        if zlib.crc32(data) != crc:
             raise ValueError("its CRC-32 is not the one in the archive's directory: the archive is damaged")
         return data
 

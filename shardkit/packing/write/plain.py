@@ -15,7 +15,7 @@ from shardkit.checksums import crc32c
 from shardkit.errors import ShardkitError
 from shardkit.formats.columns import Fields, Strings, fields_of, has_negative, int64s, texts_of_paths
 from shardkit.formats.format import FORMATS
-from shardkit.formats.tar.fast_write import IN_TAR, Gathered, Gatherer, PlainFiles, StoredMembers, StoredTexts
+from shardkit.formats.tar.fast_write import Gathered, Gatherer, PlainFiles, StoredMembers, StoredTexts
 from shardkit.formats.tfrecord.samples import TooLargeError
 from shardkit.packing.write.file_samples import FileSamples, left_out
 from shardkit.packing.write.images import LOOKS, transcoded
@@ -186,7 +186,8 @@ def _may_gather(task: ShardTask) -> bool:
     unpack."""
     assert isinstance(task.samples, FileSamples)
     files = task.samples.files
-    packed = isinstance(files, ArchiveMembers) and 2 * sum(map(bool, files.methods)) > len(files.offsets)
+    methods = files.methods if isinstance(files, ArchiveMembers) else ()
+    packed = 2 * sum(method > 0 for method in methods) > len(methods)
     return task.check == "header" and task.transcode is None and not packed
 
 
@@ -211,16 +212,11 @@ def _members(files: AnyFiles, reader: Reader) -> StoredMembers | None:
     """Where the files are in an archive, if they are in one."""
     if not isinstance(files, ArchiveMembers) or reader.archive is None:
         return None
-    numbers = array("q", bytes(32 * len(files.offsets)))
-    numbers[::4] = array("q", files.offsets)
-    if files.methods:
-        numbers[1::4], numbers[3::4] = array("q", files.packed), array("q", files.crcs)
-    numbers[2::4] = array("q", files.methods or [IN_TAR] * len(files.offsets))
-    return StoredMembers(reader.archive, numbers.tobytes())
+    return StoredMembers(reader.archive, files.numbers)
 
 
 def _places(samples: FileSamples) -> tuple[bytes, Strings]:
     """(folder, the path of each file below it)."""
     if isinstance(samples.files, DiskFiles):
-        return b"/", Strings.of(path.lstrip(b"/") for path in samples.files.paths)
+        return b"/", samples.files.paths
     return samples.root, samples.paths

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import SourceError
+from shardkit.formats.tar.fast_write import IN_TAR
 from shardkit.native import load
 from shardkit.sample import fs_text, text_of_path
 from shardkit.sources.columns import PathColumn, PathColumnBuilder
@@ -182,3 +183,16 @@ class MembersBuilder:
 def is_bomb(size: int, packed: int) -> bool:
     """Whether `size` unpacked bytes are too many for `packed` bytes."""
     return size > BOMB_BYTES and size > BOMB_RATIO * packed
+
+
+def stored(offsets: Numbers) -> bytes:
+    """The numbers of members that are nothing but their bytes, as `StoredMembers` has them."""
+    return zipped(offsets, 0, IN_TAR, 0)
+
+
+def zipped(offsets: Numbers, packed: Numbers | int, methods: Numbers | int, crcs: Numbers | int) -> bytes:
+    """The numbers of members of a zip, as `StoredMembers` has them."""
+    found = np.empty((len(offsets), 4), np.int64)
+    for column, values in enumerate((offsets, packed, methods, crcs)):
+        found[:, column] = values
+    return found.tobytes()

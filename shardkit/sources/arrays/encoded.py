@@ -22,6 +22,7 @@ from shardkit.checksums import crc32c
 from shardkit.errors import SourceError
 from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.sample import fs_text
+from shardkit.sources.archives.members import stored
 from shardkit.sources.arrays.files import (
     ArraysOfSplit,
     class_names_in,
@@ -88,7 +89,7 @@ class InArrays(msgspec.Struct, frozen=True, eq=False):
         """The images, as ranges of the temporary file."""
         return ArchiveMembers(
             archive=os.fsencode(os.path.abspath(self.path)), file=os.fsencode(self.spool), stamp=stamp_of(self.spool),
-            offsets=self.offsets[rows].tolist(), packed=[], methods=[], crcs=[],
+            numbers=stored(self.offsets[rows]),
         )  # fmt: skip
 
     def watched(self, rows: Rows) -> list[bytes]:

@@ -95,6 +95,8 @@ static int take_file(const Columns *columns, const Field *fields, Py_ssize_t fie
         !string_at(&columns->strings[PATHS], at, &file->path, &file->path_length) ||
         !string_at(&columns->strings[KEYS], at, &file->key, &file->key_length))
         return 0;
+    for (; file->path_length && *file->path == '/'; file->path++, file->path_length--) /* of one below the root "/" */
+        ;
     file->field = fields[place].name;
     file->field_length = fields[place].length;
     file->size = size < PY_SSIZE_T_MAX ? (Py_ssize_t)size : PY_SSIZE_T_MAX;
