@@ -104,7 +104,8 @@ class FilesAnywhere(msgspec.Struct, frozen=True, eq=False):
 
     def marks(self, rows: Rows) -> bytes:
         """The paths of the files."""
-        return b"\0".join(self.paths.take(rows))
+        paths = self.paths.at(rows)
+        return paths.data + paths.offsets
 
 
 class InArchive(msgspec.Struct, frozen=True, eq=False):
@@ -183,4 +184,5 @@ class InStore(msgspec.Struct, frozen=True, eq=False):
 
     def marks(self, rows: Rows) -> bytes:
         """The versions of the objects."""
-        return b"\0".join(self.versions.take(self.rows[rows]))
+        versions = self.versions.at(self.rows[rows])
+        return versions.data + versions.offsets
