@@ -191,6 +191,12 @@ class WorkerError(ShardkitError):
     exit_code = 7
 
 
+def reason_of(exc: BaseException) -> str:
+    """The first line of an exception's text, or the name of its class if it has none: what messages quote of others'
+    exceptions."""
+    return next(iter(str(exc).strip().splitlines()), "") or type(exc).__name__
+
+
 def printable(text: str) -> str:
     """`text` as one line that any terminal can show: control characters and lone surrogates are escaped."""
     if text.isprintable():

@@ -49,11 +49,14 @@ def draw_tree(root: Path, counts: Mapping[str, int], *, size: tuple[int, int] = 
 
 
 @pytest.fixture(autouse=True, scope="session")
-def fixture_indexed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What indexes of shards elsewhere keep is in a folder of the tests, not in the user's cache."""
+def fixture_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What shardkit and its commands keep in the user's cache is in a folder of this run of the tests: another run at
+    the same time would find its locks. matplotlib keeps its list of fonts, which takes seconds to make."""
     with pytest.MonkeyPatch.context() as patch:
-        folder = str(tmp_path_factory.mktemp("indexed"))
-        patch.setattr("shardkit.shards.indexing.kept.cache_home", lambda: folder)
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        patch.setenv("MPLCONFIGDIR", os.environ.get("MPLCONFIGDIR") or os.path.join(home, "matplotlib"))
+        folder = str(tmp_path_factory.mktemp("cache"))
+        patch.setenv("LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME", folder)
         yield
 
 

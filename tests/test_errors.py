@@ -105,3 +105,9 @@ def test_json_for_a_terminal_says_the_same_without_control_characters() -> None:
     assert all(line.isprintable() for line in shown.split("\n"))
     assert "é猫" in shown
     assert json.loads(shown) == {"name": HOSTILE, "x": 1}
+
+
+def test_of_others_exceptions_the_first_line_is_quoted_or_the_name_of_the_class() -> None:
+    assert errors.reason_of(ValueError("no such column\nDetail: many lines")) == "no such column"
+    assert errors.reason_of(ValueError("\nsecond")) == "second"
+    assert errors.reason_of(EOFError()) == "EOFError"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import click
@@ -71,6 +72,8 @@ class Command(click.Command):
         except click.MissingParameter as exc:
             exc.param = self._missing(ctx, exc.param, words)
             raise
+        except click.UsageError as exc:
+            raise self._explained(exc, words) from exc
         _omit_store_options(ctx)
         _refuse_memory(ctx)
         return left
@@ -96,6 +99,19 @@ class Command(click.Command):
         given, _, _ = self.make_parser(ctx).parse_args([*words])
         words_given = any(isinstance(value, (str, tuple)) and value for value in map(given.get, _names(arguments)))
         return arguments[-1] if words_given else found
+
+    def _explained(self, exc: click.UsageError, words: list[str]) -> click.UsageError:
+        """The error; for an argument too many, with the option without a value before it, and what names files."""
+        if not exc.message.startswith("Got unexpected extra"):
+            return exc
+        options = [param for param in self.params if isinstance(param, click.Option)]
+        flags = {name for option in options if option.is_flag for name in (*option.opts, *option.secondary_opts)}
+        alone = sum(isinstance(param, click.Argument) for param in self.params) == 1
+        for flag, word in pairwise(words):
+            if flag in flags and not word.startswith("-") and (alone or exc.message.endswith(f"({word})")):
+                named = "; --out names the file" if any("--out" in option.opts for option in options) else ""
+                return click.UsageError(f"unexpected argument ({word}): {flag} takes no value{named}", exc.ctx)
+        return exc
 
     def _renamed(self, args: Sequence[str]) -> list[str]:
         """The arguments with new spellings in place of old ones, of which the user is warned."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shardkit.errors import UsageError
+from shardkit.errors import UsageError, reason_of
 from shardkit.options.fields import OptionField
 from shardkit.options.files import content_of
 from shardkit.options.keywords import closest
@@ -94,8 +94,7 @@ def _pairs(text: str, file: str) -> list[tuple[yaml.Node, yaml.Node]]:
         line = exc.problem_mark.line + 1 if exc.problem_mark else 1
         raise UsageError(f"{file}:{line}", f"this is not YAML ({exc.problem})", "fix the line") from exc
     except (yaml.YAMLError, RecursionError) as exc:
-        reason = str(exc).splitlines()[0]
-        raise UsageError(file, f"this is not YAML ({reason})", "fix the file") from exc
+        raise UsageError(file, f"this is not YAML ({reason_of(exc)})", "fix the file") from exc
     if root is None or (isinstance(root, yaml.ScalarNode) and not root.value):
         return []
     if not isinstance(root, yaml.MappingNode):

@@ -55,7 +55,7 @@ def command(dest: str | None, build: bool, as_json: bool, **options: Any) -> Non
         if as_json:
             console.write_json(facts)
         else:
-            console.write(tables.table([[name, value] for name, value in facts.items()], left=(0, 1)))
+            console.write(tables.facts([*facts.items()]))
         return
     result = of_splits(lambda source: info(source, **options), dest, options["storage_options"])
     if as_json:
@@ -74,24 +74,24 @@ def info_text(info: DatasetInfo) -> str:
     if not info.shard_format:
         return tree_text(info)
     rows = [
-        ["samples", f"{info.samples:,}"],
-        ["shards", f"{info.shards:,} {info.shard_format}{_shard_sizes(info)}"],
-        ["bytes", f"{format_bytes(info.bytes)}, of which images {format_bytes(info.image_bytes)}"],
-        ["fields", ", ".join(map(printable, info.fields)) or "none"],
-        ["classes", f"{len(info.classes):,}"],
-        ["image sizes", _image_sizes(info)],
-        ["seek points", "yes" if info.options.get("seek_points") is True else "no"],
-        ["quality columns", "yes" if info.options.get("quality_columns") is True else "no"],
+        ("samples", f"{info.samples:,}"),
+        ("shards", f"{info.shards:,} {info.shard_format}{_shard_sizes(info)}"),
+        ("bytes", f"{format_bytes(info.bytes)}, of which images {format_bytes(info.image_bytes)}"),
+        ("fields", ", ".join(map(printable, info.fields)) or "none"),
+        ("classes", f"{len(info.classes):,}"),
+        ("image sizes", _image_sizes(info)),
+        ("seek points", "yes" if info.options.get("seek_points") is True else "no"),
+        ("quality columns", "yes" if info.options.get("quality_columns") is True else "no"),
         *(
-            [["columns", ", ".join(f"{printable(name)} ({text})" for name, text in info.columns.items())]]
+            [("columns", ", ".join(f"{printable(name)} ({text})" for name, text in info.columns.items()))]
             if info.columns
             else []
         ),
         *_progressive(info),
     ]
     if info.version > 1:
-        rows.insert(0, ["version", f"{info.version}, with corrections: see 'shardkit log'"])
-    lines = [printable(info.source), tables.table(rows, left=(0, 1))]
+        rows.insert(0, ("version", f"{info.version}, with corrections: see 'shardkit log'"))
+    lines = [printable(info.source), tables.facts(rows)]
     if info.classes:
         lines.append(tables.class_table({"samples": info.classes}))
     return "\n".join(lines)
@@ -100,20 +100,20 @@ def info_text(info: DatasetInfo) -> str:
 def tree_text(info: DatasetInfo) -> str:
     """Format the description of a class directory as text."""
     rows = [
-        ["images", f"{info.samples:,}"],
-        ["bytes", format_bytes(info.bytes)],
-        ["classes", f"{len(info.classes):,}"],
+        ("images", f"{info.samples:,}"),
+        ("bytes", format_bytes(info.bytes)),
+        ("classes", f"{len(info.classes):,}"),
         *_progressive(info),
     ]
     head = f"{printable(info.source)}: a class directory, not packed"
-    return "\n".join([head, tables.table(rows, left=(0, 1)), tables.class_table({"images": info.classes})])
+    return "\n".join([head, tables.facts(rows), tables.class_table({"images": info.classes})])
 
 
-def _progressive(info: DatasetInfo) -> list[list[str]]:
+def _progressive(info: DatasetInfo) -> list[tuple[str, str]]:
     from shardkit.tools.progressive import JpegKinds, looks_at_all
 
     advice = JpegKinds(info.jpegs, info.progressive, looks_at_all(info.samples, info.jpegs)).advice
-    return [["progressive", advice]] if advice else []
+    return [("progressive", advice)] if advice else []
 
 
 def _shard_sizes(info: DatasetInfo) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -53,6 +55,40 @@ def table(rows: Sequence[Sequence[str]], *, left: Sequence[int] = (), indent: st
             cells.append(cell + pad if i in left else pad + cell)
         lines.append((indent + "  ".join(cells)).rstrip())
     return "\n".join(lines)
+
+
+def facts(rows: Sequence[tuple[str, str]], *, columns: int | None = None, indent: str = "  ") -> str:
+    """Format names and their values, each below the one before. columns: those of the terminal (default: of stdout; no
+    limit if that is none): a longer value goes on in the next line, at the end of a word."""
+    columns = terminal_columns() if columns is None else columns
+    names = max(width(name) for name, _ in rows)
+    lines = []
+    for name, value in rows:
+        start = f"{indent}{name}{' ' * (names - width(name))}  "
+        first, *more = _folded(value, columns - width(start) if columns else 0)
+        lines += [(start + first).rstrip(), *(" " * width(start) + each for each in more)]
+    return "\n".join(lines)
+
+
+LEAST_COLUMNS = 20
+"""Text is not folded to fewer columns than these."""
+
+
+def _folded(text: str, columns: int) -> list[str]:
+    """Lines of at most so many columns, unless a word is longer; one line if there are no columns."""
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if lines[-1] and columns and width(longer) > max(columns, LEAST_COLUMNS):
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+def terminal_columns() -> int:
+    """The columns of stdout, 0 if it is no terminal: what goes to a file or another program is not folded."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
 
 
 def width(text: str) -> int:

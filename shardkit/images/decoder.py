@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit import rng
-from shardkit.errors import DecodeError, UsageError
+from shardkit.errors import DecodeError, UsageError, reason_of
 from shardkit.images import fused
 from shardkit.images import pixels as images
 from shardkit.images.annotations.move import Move
@@ -33,7 +33,6 @@ from shardkit.images.options import (
     Statistics,
 )
 from shardkit.images.orientation import is_turned_on_its_side, orientation_in
-from shardkit.images.pillow import reason_of
 from shardkit.images.pixels import Buffer, Pixels
 from shardkit.images.views.boxes import HEADROOM, Target, fill, headroom_of, pillow_image
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from shardkit.errors import reason_of
 from shardkit.native import load
 
 if TYPE_CHECKING:
@@ -286,7 +287,7 @@ def _decoded(data: bytes | memoryview, options: tuple[Any, ...]) -> NDArray[np.u
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, *options)
     except ValueError as exc:
         if is_damage(exc):
-            raise ValueError(f"damaged JPEG: {str(exc).splitlines()[0]}") from exc
+            raise ValueError(f"damaged JPEG: {reason_of(exc)}") from exc
         if (shorter := _without_extra(data, str(exc))) is not None:
             raise _ExtraBytesError(shorter) from exc
         return None

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from shardkit.errors import reason_of
 from shardkit.images.kinds import band_count, other_kind, undecoded_kind
 from shardkit.images.png import damage_in_png, without_notes
 
@@ -142,11 +143,6 @@ def turn(image: Image.Image, orientation: int) -> Image.Image:
         6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
     }  # fmt: skip
     return image if orientation == 1 else image.transpose(turns[orientation])
-
-
-def reason_of(exc: BaseException) -> str:
-    """The first line of an exception's text, or its class name if it has none."""
-    return next(iter(str(exc).splitlines()), "") or type(exc).__name__
 
 
 def bad_size(name: str, width: int, height: int, max_pixels: int) -> str:

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import NotFoundError, UsageError, printable
+from shardkit.errors import NotFoundError, UsageError, printable, reason_of
 from shardkit.options.keywords import closest
 from shardkit.reading.batches.labels import require_class_labels
 from shardkit.reading.blocks.block import Catalog
@@ -91,13 +91,18 @@ class Where:
         schema = catalog.index_schema()
         used, short = self._used(schema.names), short_names(schema.names)
         chosen = np.zeros(samples_of(catalog), np.bool_)
+        seen = pa.schema(
+            [schema.field(name) for name in used]
+            + [schema.field(name).with_name(short[name]) for name in used if name in short]
+        )
         try:
+            seen.empty_table().filter(self.expression)  # an error of its types, even where no shard may hold a row
             for rows, table in catalog.candidates(used, self._holds(used, short, schema)):
                 more = {short[name]: table[name] for name in used if name in short}
                 numbered = pa.table({name: table[name] for name in used} | more | {_NUMBER: pa.array(rows)})
                 chosen[numbered.filter(self.expression)[_NUMBER].to_numpy()] = True
         except pa.ArrowException as exc:
-            raise _wrong_expression(str(exc), catalog) from exc
+            raise _wrong_expression(exc, catalog) from exc
         return np.flatnonzero(chosen) if before is None else before[chosen[before]]
 
     def _holds(self, used: Sequence[str], short: Mapping[str, str], schema: pa.Schema) -> Holds:
@@ -254,16 +259,16 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     return {name: short for name, short in several.items() if short not in names}
 
 
-def _wrong_expression(text: str, catalog: Catalog) -> UsageError:
-    """The error for an expression that Arrow refuses with this text: it names no column, or compares one with a value
+def _wrong_expression(exc: Exception, catalog: Catalog) -> UsageError:
+    """The error for an expression that Arrow refuses: it names no column, or compares one with a value
     of another type."""
     schema = catalog.index_schema()
-    missing = re.search(r"No match for FieldRef.Name\((.*)\) in ", text)
+    missing = re.search(r"No match for FieldRef.Name\((.*)\) in ", str(exc))
     short = [short_names(schema.names).get(name, name) for name in schema.names]
     if missing is None:
         typed = zip(short, schema, strict=True)
         shown = ", ".join(f"{printable(name)} {type_text(field.type) or field.type}" for name, field in typed)
-        return UsageError("where()", text.partition("\n")[0], f"compare the index's columns by their types: {shown}")
+        return UsageError("where()", reason_of(exc), f"compare the index's columns by their types: {shown}")
     meant = closest(missing[1], short)
     cure = f"did you mean {printable(meant)}? " if meant else ""
     cure += f"use the index's columns: {', '.join(map(printable, short))}"

@@ -90,6 +90,13 @@ class Objects:
         """All bytes of a small file, with one request. NotFoundError, StorageError."""
         return b"".join(self.store(place.parent).pieces(place.name))
 
+    def whole(self, place: Location, size: int, most: int) -> bytes:
+        """All bytes of a file whose size should be `size`, of which a request takes at most `most`; another number of
+        bytes if it has another size. NotFoundError, StorageError."""
+        if size <= most or self.info(place).bytes != size:
+            return self.small(place)
+        return b"".join(bytes(self.span(place, at, min(at + most, size))) for at in range(0, size, most))
+
     def read(self, place: Location) -> bytes:
         """All bytes of a file of any size. NotFoundError, StorageError."""
         return bytes(read(self.patient(place.parent), place.name, 0, self.info(place).bytes))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.checksums import crc32c, crc32c_of_file
-from shardkit.errors import DatasetError, ManifestError, NotFoundError, StorageError
+from shardkit.errors import DatasetError, ManifestError, NotFoundError, StorageError, reason_of
 from shardkit.formats.format import FORMATS
 from shardkit.location import Location, locate
 from shardkit.shards.columns.types import Types
@@ -146,8 +146,7 @@ class IndexFile:
             return pa.OSFile(self.place.path), size, crc
 
     def _unreadable(self, exc: Exception) -> None:
-        text = next(iter(str(exc).splitlines()), type(exc).__name__)
-        self.findings.append(finding("index-damaged", str(self.place), f"the index can't be read ({text})"))
+        self.findings.append(finding("index-damaged", str(self.place), f"the index can't be read ({reason_of(exc)})"))
 
     @property
     def sound(self) -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 import shardkit
 from shardkit import info, pack
+from shardkit.cli import tables
 from shardkit.cli.main import run
 
 
@@ -164,3 +165,34 @@ def test_a_destination_in_memory_is_refused_by_a_process_that_ends(
     done = run_python("-m", "shardkit", *arguments, "memory://b/train", cwd=splits, check=False)
     assert done.returncode == 2
     assert "memory://b/train: this is in the memory of this process, and lost when the command ends" in done.stderr
+
+
+def test_a_line_that_is_too_long_for_the_terminal_goes_on_at_a_word(
+    draw_tree: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert callable(draw_tree)
+    tree = tmp_path / "tree"
+    for number in range(5):
+        draw_tree(tree, {f"class{number}": 1}, size=(1000 + number, 900 + number))
+    pack(tree, tmp_path / "out", workers=1)
+    assert run(["info", str(tmp_path / "out")]) == 0
+    whole = capsys.readouterr().out
+    assert max(map(len, whole.splitlines()[1:])) > 80
+    monkeypatch.setattr("shardkit.cli.tables.terminal_columns", lambda: 80)
+    assert run(["info", str(tmp_path / "out")]) == 0
+    folded = capsys.readouterr().out
+    assert max(map(len, folded.splitlines()[1:])) <= 80
+    assert folded.split() == whole.split()
+
+
+def test_names_and_values_are_folded_by_columns_of_the_terminal() -> None:
+    rows = [
+        ("a", "one two three four five six"),
+        ("long", "猫猫猫猫猫猫 猫猫猫猫猫猫猫猫猫猫猫猫猫猫猫猫 x"),
+        ("none", ""),
+    ]
+    at = "\n" + " " * 8
+    assert tables.facts(rows, columns=30) == (
+        f"  a     one two three four{at}five six\n  long  猫猫猫猫猫猫{at}{'猫' * 16}{at}x\n  none"
+    )
+    assert tables.facts(rows, columns=0).count("\n") == tables.facts(rows, columns=200).count("\n") == 2

@@ -85,6 +85,11 @@ def test_an_error_is_one_line_on_stderr_and_the_exit_code_of_its_class(
         ],
         (["verify"], "SOURCE is missing; see 'shardkit verify --help'"),
         (["pack", "a", "b", "c"], "unexpected argument (c); see 'shardkit pack --help'"),
+        (["view", "a", "--html", "b"], "unexpected argument (b): --html takes no value; --out names the file; see '"),
+        (["view", "--html", "b", "a"], "unexpected argument (b): --html takes no value; --out names the file; see '"),
+        (["view", "a", "b", "--html"], "unexpected argument (b); see 'shardkit view --help'"),
+        (["pack", "a", "b", "--dry-run", "c"], "unexpected argument (c): --dry-run takes no value; see 'shardkit pack"),
+        (["pack", "--dry-run", "a", "b", "c"], "unexpected argument (c); see 'shardkit pack --help'"),
         (["pack", "a", "b", "--workers", "0"], "--workers: 0 is too small; give at least 1"),
         (["pack", "a", "b", "--check", "half"], "--check: 'half' is not one of header, full, none; choose one"),
         (

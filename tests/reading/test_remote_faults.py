@@ -91,6 +91,26 @@ def test_a_store_that_stops_answering_is_an_error_in_time(far: str, watched: Any
 
 
 @pytest.mark.timeout(60)
+def test_corrections_that_do_not_come_are_an_error_in_time(cars: str, watched: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(patient, "GRACE_SECONDS", 0.1)
+    far = uploaded(cars)
+    shardkit.delete(far, [shardkit.dataset(far)[0]["__key__"]])
+    stop = threading.Event()
+
+    def fault(name: str, start: int, data: bytes) -> bytes:
+        if ".v2." in name:
+            stop.wait(30)
+        return data
+
+    watched(fault)
+    try:
+        with pytest.raises(StorageError, match=r"\.v2\..*did not answer within 0\.2 seconds"):
+            next(iter(shardkit.dataset(far, timeout_seconds=0.2)))
+    finally:
+        stop.set()
+
+
+@pytest.mark.timeout(60)
 def test_a_store_that_always_fails_is_an_error_in_time(far: str) -> None:
     with pytest.raises(StorageError, match="gave up after"):
         list(shardkit.dataset(f"faulty+{far}", storage_options={"refused": 1.0}, timeout_seconds=0.3))

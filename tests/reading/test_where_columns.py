@@ -223,3 +223,26 @@ def test_rows_of_parts_and_corrected_rows_are_found_by_their_own_numbers(sorted_
     assert [sample["__key__"] for sample in both.where(pc.field("age") == 7)] == [keys[7], keys[7]]
     blue = shardkit.dataset(copy).where(pc.field("label") == shardkit.dataset(copy).classes.index("blue"))
     assert keys[-1] in [sample["__key__"] for sample in blue]
+
+
+NEVER = pc.field("age") > 99
+"""What no shard can hold, by the statistics of the index."""
+
+
+@pytest.mark.parametrize(
+    ("expression", "fact"),
+    [
+        (NEVER & (pc.field("city") == 3), "no kernel"),
+        (NEVER & pc.field("width").isin(["x"]), "doesn't match type"),
+        (pc.field("age") + 0, "must evaluate to bool"),
+        (NEVER & (pc.field("city").cast("int64") > 1), "Failed to parse"),
+        (NEVER & (pc.field("width") / 0 > 1), "divide by zero"),
+    ],
+    ids=["type of a column", "types of a list", "no condition", "value of a cast", "value of an operation"],
+)
+def test_an_expression_that_fails_is_an_error_where_all_shards_are_ruled_out(
+    expression: pc.Expression, fact: str, sorted_ages: Path
+) -> None:
+    assert len(shardkit.dataset(sorted_ages).where(NEVER)) == 0
+    with pytest.raises(UsageError, match=fact):
+        len(shardkit.dataset(sorted_ages).where(expression))

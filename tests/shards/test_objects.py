@@ -34,6 +34,8 @@ def test_a_file_is_read_as_a_whole_and_in_parts(folder: Location) -> None:
     assert objects.info(place).bytes == 15
     assert objects.small(place) == objects.read(place) == b"this is x-0.tar"
     assert bytes(objects.span(place, 5, 11)) == b"is x-0"
+    for size, most in ((15, 15), (15, 4), (15, 5), (3, 2), (99, 9)):  # the last two are not its size
+        assert objects.whole(place, size, most) == b"this is x-0.tar"
 
 
 def test_the_names_of_a_folder_are_not_those_below_it(folder: Location) -> None:

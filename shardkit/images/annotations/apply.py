@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import DecodeError, printable
+from shardkit.errors import DecodeError, printable, reason_of
 from shardkit.images.annotations.move import Move
 from shardkit.images.annotations.options import Boxes
 from shardkit.images.pillow import open_image
@@ -25,7 +25,7 @@ def move_boxes(fields: Mapping[str, Any], boxes: Boxes, move: Move) -> dict[str,
     try:
         return _in_object(fields, keys, boxes, move)
     except (ValueError, TypeError, KeyError, OverflowError) as exc:
-        reason = f"there is no {exc}" if isinstance(exc, KeyError) else str(exc).partition("\n")[0]
+        reason = f"there is no {exc}" if isinstance(exc, KeyError) else reason_of(exc)
         raise DecodeError("", f"field {printable(name)!r} has no boxes at {boxes.path!r}: {reason}", _CURE) from exc
 
 

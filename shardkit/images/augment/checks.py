@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from shardkit.errors import UsageError
+from shardkit.errors import UsageError, reason_of
 from shardkit.options.numbers import switch
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -100,7 +100,7 @@ def require_real(name: str, value: Any, cure: str) -> NDArray[Any]:
         ):  # bfloat16, which is a number, or raw bytes, which fail
             array = array.astype(np.float32)
     except (ValueError, TypeError) as exc:
-        raise UsageError(name, f"it is not an array of numbers ({_first_line(exc)})", cure) from exc
+        raise UsageError(name, f"it is not an array of numbers ({reason_of(exc)})", cure) from exc
     if array.dtype.kind not in "biuf":
         raise UsageError(name, f"an array of {array.dtype} does not hold real numbers", cure)
     return array
@@ -147,7 +147,3 @@ def switches(names: Sequence[str], values: Sequence[object]) -> None:
     """Raise UsageError for a value that is not True or False."""
     for name, value in zip(names, values, strict=True):
         switch(name, value)
-
-
-def _first_line(exc: Exception) -> str:
-    return next(iter(str(exc).splitlines()), "") or type(exc).__name__

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from shardkit.errors import reason_of
 from shardkit.images import jpeg
 from shardkit.images.orientation import orientation_by_pillow, orientation_in, orientation_of
-from shardkit.images.pillow import eight_bit, open_image, quiet_pillow, reason_of
+from shardkit.images.pillow import eight_bit, open_image, quiet_pillow
 from shardkit.images.png import has_frames
 from shardkit.images.rewrite.metadata import Notes, jpeg_with, notes_of, notes_of_jpeg
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import DecodeError, UsageError, printable
+from shardkit.errors import DecodeError, UsageError, printable, reason_of
 from shardkit.sample import MAX_LABEL, label_number
 
 _CURE = "fix the field, or read it as bytes"
@@ -74,8 +74,7 @@ def decode_field(name: str, data: bytes, *, decoders: Mapping[str, Callable[[byt
     try:
         return decoder(data)
     except Exception as exc:  # a decoder may be the caller's, and may raise anything
-        reason = next(iter(str(exc).splitlines()), "") or type(exc).__name__
-        raise DecodeError("", f"field {printable(name)!r} can't be decoded: {reason}", _CURE) from exc
+        raise DecodeError("", f"field {printable(name)!r} can't be decoded: {reason_of(exc)}", _CURE) from exc
 
 
 def decode_fields(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
@@ -30,6 +31,10 @@ Holds = Callable[[Sequence[Ranges]], Sequence[bool]]
 MOST_CASES = 81
 """The combinations of values, null and NaN that are looked at; further columns rule nothing out."""
 
+TOTAL = frozenset({"is_null", "is_valid", "is_nan", "is_finite", "is_inf", "is_in", "invert"})
+"""The functions of expressions that have a result for every value. Others, such as `cast`, may fail for a value, which
+has to be an error even where no row could meet the whole expression: they rule nothing out."""
+
 
 def ranges_of(group: pq.RowGroupMetaData, columns: Mapping[str, int]) -> dict[str, Range]:
     """What the file's statistics say of single numbers, truth values, dates and times. columns: name -> its number."""
@@ -47,7 +52,8 @@ def ranges_of(group: pq.RowGroupMetaData, columns: Mapping[str, int]) -> dict[st
 
 
 def excluding(expression: pc.Expression, names: Mapping[str, str], schema: pa.Schema) -> Holds:
-    """A function that tells which row groups may hold a row for which the expression is true.
+    """A function that tells which row groups may hold a row for which the expression is true, or can't be told: all
+    may where the expression would raise an error for a row of any of them.
 
     names: name in the expression -> column. schema: of the columns as the expression sees them.
     """
@@ -56,15 +62,19 @@ def excluding(expression: pc.Expression, names: Mapping[str, str], schema: pa.Sc
     import pyarrow.fs as fs
 
     seen = pa.schema([pa.field(name, schema.field(column).type) for name, column in names.items()])
+    total = TOTAL.issuperset(re.findall(r"(\w+)\(", str(expression)))
     form, nowhere = ds.ParquetFileFormat(), fs.LocalFileSystem()  # no file is opened: the conditions decide
 
     def holds(groups: Sequence[Ranges]) -> list[bool]:
+        if not total:
+            return [True] * len(groups)
         fragments = [
             form.make_fragment(str(number), filesystem=nowhere, partition_expression=condition)
             for number, ranges in enumerate(groups)
             for condition in _conditions(ranges, names, schema)
         ]
         try:
+            _ends(groups, names, schema).filter(expression)
             kept = ds.FileSystemDataset(fragments, seen, form, nowhere).get_fragments(filter=expression)
             numbers = {int(fragment.path) for fragment in kept}
         except pa.ArrowException:  # an expression that can't be applied is an error where it is applied
@@ -72,6 +82,22 @@ def excluding(expression: pc.Expression, names: Mapping[str, str], schema: pa.Sc
         return [number in numbers for number in range(len(groups))]
 
     return holds
+
+
+def _ends(groups: Sequence[Ranges], names: Mapping[str, str], schema: pa.Schema) -> pa.Table:
+    """The smallest and largest values of the columns as the expression sees them, null where nothing is known: what
+    Arrow can convert to another type at both ends of a range, it can in all of it."""
+    import pyarrow as pa
+
+    def column(name: str) -> pa.Array:
+        unknown = Range(None, None, nulls=True)
+        ends = [end for ranges in groups for end in ranges.get(name, unknown)[:2]]
+        try:
+            return pa.array(ends, schema.field(name).type)
+        except (pa.ArrowException, TypeError):  # the values of several indexes have a common type
+            return pa.nulls(len(ends), schema.field(name).type)
+
+    return pa.table({name: column(its) for name, its in names.items()})
 
 
 def _conditions(ranges: Ranges, names: Mapping[str, str], schema: pa.Schema) -> list[pc.Expression]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from shardkit.errors import ManifestError
 from shardkit.shards.corrections.block import Corrections, OverlayEntry
 from shardkit.shards.index import TEXT_BYTES, as_numpy, combine
-from shardkit.shards.parquet.sources import FileKind, index_source, open_parquet, raise_unreadable
+from shardkit.shards.parquet.sources import FileKind, open_parquet, raise_unreadable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -130,12 +130,11 @@ def encode_overlay(overlay: Overlay) -> bytes:
     return sink.getvalue()
 
 
-def decode_overlay(data: bytes, entry: OverlayEntry, place: str, *, keys: bool = False) -> Overlay:
-    """The corrections in a file. keys: with the keys.
+def decode_overlay(source: pa.NativeFile, entry: OverlayEntry, place: str, *, keys: bool = False) -> Overlay:
+    """The corrections in a file that is the one in the manifest. keys: with the keys.
 
-    Raises ManifestError if it is not the one in the manifest, damaged, or of a later version.
+    Raises ManifestError if it is damaged, or of a later version.
     """
-    source = index_source(data, entry, place, OVERLAY)
     try:
         texts = ["target", *(["key"] if keys else [])]
         with open_parquet(source, read_dictionary=texts) as file:

@@ -12,7 +12,7 @@ from shardkit.shards.columns.types import PREFIX, Types
 from shardkit.shards.columns.values import completed_table
 from shardkit.shards.corrections.block import FieldsEntry
 from shardkit.shards.corrections.fields import FIELDS, GROUP_BYTES, GROUP_ROWS, AppliedFields, FieldsFile
-from shardkit.shards.corrections.overlay import CURE, AppliedOverlay, Overlay, decode_overlay, require_fits
+from shardkit.shards.corrections.overlay import OVERLAY, AppliedOverlay, Overlay, decode_overlay, require_fits
 from shardkit.shards.index_file import IndexFile, index_entries, open_index_at
 from shardkit.shards.manifest import Manifest
 from shardkit.shards.objects import Objects
@@ -33,21 +33,9 @@ def read_overlay(objects: Objects, beside: Location, manifest: Manifest, *, keys
         return None
     entry = corrections.overlay
     place = beside.sibling(entry.name)
-    kept = None if place.is_local else objects.cache.load(str(place), entry.bytes, int(entry.crc32c, 16))
-    for last in (False, True):  # bytes damaged in transit are fetched once more
-        with objects.opened(place, "overlay", CURE):
-            data = objects.read(place) if kept is None else bytes(kept)
-        try:
-            found = decode_overlay(data, entry, str(place), keys=keys)
-        except ManifestError:
-            if last or place.is_local:
-                raise
-            kept = None
-            continue
-        if not place.is_local and kept is None:
-            objects.cache.save(str(place), data, int(entry.crc32c, 16))
-        return require_fits(found, corrections, [shard.samples for shard in manifest.shards], str(place))
-    raise AssertionError("two turns end in a return or a raise")
+    with source_at(objects, place, entry, 0, OVERLAY, again=True) as (source, _):
+        found = decode_overlay(source, entry, str(place), keys=keys)
+    return require_fits(found, corrections, [shard.samples for shard in manifest.shards], str(place))
 
 
 FOOTER = 4096

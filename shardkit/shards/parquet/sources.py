@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from shardkit.checksums import crc32c, crc32c_of_file
-from shardkit.errors import ManifestError, NotFoundError, StorageError
+from shardkit.errors import ManifestError, NotFoundError, StorageError, reason_of
 from shardkit.location import Location
 from shardkit.shards.corrections.block import FieldsEntry, OverlayEntry
 from shardkit.shards.index import INTEGERS
@@ -124,7 +124,7 @@ def _whole_source(objects: Objects, place: Location, entry: TableEntry, what: Fi
     if kept is not None:
         return index_source(kept, entry, str(place), what)
     for last in (False, True):  # bytes damaged in transit are fetched once more
-        data = objects.small(place)
+        data = objects.whole(place, entry.bytes, FETCHED_WHOLE_BYTES)
         try:
             source = index_source(data, entry, str(place), what)
         except ManifestError:
@@ -171,8 +171,7 @@ def raise_unreadable(exc: Exception, place: str, what: FileKind) -> NoReturn:
     """Raise StorageError for an error of the disk, and ManifestError for anything else that pyarrow raised."""
     if isinstance(exc, OSError) and exc.errno is not None:
         raise StorageError(place, exc.strerror or str(exc), "check the disk and its permissions") from exc
-    text = next(iter(str(exc).splitlines()), "") or type(exc).__name__
-    raise ManifestError(place, f"the {what.name} is damaged ({text})", what.cure) from exc
+    raise ManifestError(place, f"the {what.name} is damaged ({reason_of(exc)})", what.cure) from exc
 
 
 def is_index(file: Any) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from shardkit.errors import MissingExtraError, MissingSourceError, SourceError, printable
+from shardkit.errors import MissingExtraError, MissingSourceError, SourceError, printable, reason_of
 from shardkit.sample import fs_text
 from shardkit.sources.arrays.kinds import ARRAYS, ending_of_arrays
 
@@ -157,8 +157,7 @@ def translated(place: str) -> Iterator[None]:
     except FileNotFoundError as exc:
         raise MissingSourceError(place, "there is no such file", "check the path of the source") from exc
     except _DAMAGED as exc:
-        text = next(iter(str(exc).splitlines()), "") or type(exc).__name__
-        fact = f"it can't be read as arrays ({printable(text)})"
+        fact = f"it can't be read as arrays ({printable(reason_of(exc))})"
         raise SourceError(place, fact, "save it again as arrays of numbers, without Python objects") from exc
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast
 
 import msgspec
 
-from shardkit.errors import UsageError
+from shardkit.errors import UsageError, reason_of
 from shardkit.sample import IMAGE_FIELDS
 from shardkit.sources.lists.tables import LABEL_COLUMNS, PATH_COLUMNS, require_distinct
 from shardkit.sources.options import TableColumns
@@ -250,5 +250,4 @@ def rows_of_labels(name: str, array: Any) -> list[Any]:
 
 
 def _no_table(what: str, exc: Exception) -> UsageError:
-    text = next(iter(str(exc).splitlines()), "") or type(exc).__name__
-    return UsageError("source", f"{what} can't be read as columns ({text})", _CURE)
+    return UsageError("source", f"{what} can't be read as columns ({reason_of(exc)})", _CURE)

@@ -9,7 +9,7 @@ import os
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from shardkit.errors import MissingSourceError, ShardkitError, SourceError, printable
+from shardkit.errors import MissingSourceError, ShardkitError, SourceError, printable, reason_of
 from shardkit.sample import fs_text
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ def read_table(
     except ShardkitError:
         raise
     except (pa.ArrowException, UnicodeDecodeError) as exc:
-        text = next(iter(str(exc).splitlines()), "") or type(exc).__name__
-        raise SourceError(place, f"can't be read as a list ({printable(text)})", _CURE) from exc
+        raise SourceError(place, f"can't be read as a list ({printable(reason_of(exc))})", _CURE) from exc
     except FileNotFoundError as exc:
         raise MissingSourceError(place, "there is no such list", "check the path of the source") from exc
     except OSError as exc:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from shardkit.errors import SourceError, printable
+from shardkit.errors import SourceError, printable, reason_of
 from shardkit.shards.columns.types import common_type, type_text
 from shardkit.shards.columns.values import fitted_column, natural_column
 
@@ -44,8 +44,7 @@ def _natural(listed: Listed) -> dict[str, pa.ChunkedArray]:
         try:
             column, why = natural_column(as_recognized(listed.table.schema.field(name), listed.table[name]))
         except (pa.ArrowInvalid, UnicodeDecodeError) as exc:
-            text = next(iter(str(exc).splitlines()), "")
-            fact = f"the column {printable(name)!r} can't be read ({printable(text)})"
+            fact = f"the column {printable(name)!r} can't be read ({printable(reason_of(exc))})"
             raise SourceError(listed.place, fact, "write its text as UTF-8") from exc
         if column is None or not name:
             others.append(f"{printable(name)} ({why or 'it has no name'})")

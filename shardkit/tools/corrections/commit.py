@@ -32,7 +32,7 @@ from shardkit.shards.corrections.version import (
 from shardkit.shards.manifest import ClassEntry, Manifest, all_names, column_options, encode_manifest
 from shardkit.tools.corrections.place import Base, CorrectedPlace
 from shardkit.tools.corrections.rows import quoted
-from shardkit.tools.corrections.values import given_since
+from shardkit.tools.corrections.values import given_between
 from shardkit.units import short_repr
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _changed_meanwhile(base: Base, now: Base, change: Change) -> NDArray[np.int6
     if change.values is None:
         return changed
     before, after = (each.overlay.places[each.overlay.deleted] for each in (base, now))
-    return np.union1d(np.setxor1d(before, after), given_since(base, now, set(change.values.types)))
+    return np.union1d(np.setxor1d(before, after), given_between(base, now, set(change.values.types)))
 
 
 def different(one: Overlay, other: Overlay) -> Any:

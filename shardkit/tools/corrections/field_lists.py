@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from shardkit.errors import SourceError, UsageError, printable
+from shardkit.errors import SourceError, UsageError, printable, reason_of
 from shardkit.shards.columns.types import PREFIX, Types, column_type, type_text
 from shardkit.shards.columns.values import fitted_column, natural_column
 from shardkit.shards.index import INTEGERS, QUALITY_TYPES, SEEK
 from shardkit.sources.lists.in_memory import TableLike, label_column
 from shardkit.sources.lists.typed import as_recognized
-from shardkit.tools.corrections.lists import KEY_COLUMNS, By, names_in, names_of, table_of
+from shardkit.tools.corrections.lists import KEY_COLUMNS, By, even, names_in, names_of, table_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,22 +82,11 @@ def _as_table(given: FieldLists, by: By | None) -> Any:
             raise UsageError("fields", "it is not a list of records", "give a dict for each sample, or a table")
         records = [dict(each) for each in given]
     elif isinstance(given, Mapping):
-        return pa.table({str(name): _column(str(name), values) for name, values in _even(given).items()})
+        return pa.table({str(name): _column(str(name), values) for name, values in even(given, "fields").items()})
     else:
         return given
     names = dict.fromkeys(str(name) for record in records for name in record)
     return pa.table({name: label_column(name, [record.get(name) for record in records]) for name in names})
-
-
-def _even(given: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    """Columns of one length. UsageError if they differ, or if there are no rows."""
-    sizes = {str(name): len(values) for name, values in given.items() if hasattr(values, "__len__")}
-    if len(set(sizes.values())) > 1:
-        shown = ", ".join(f"{printable(name)} has {size}" for name, size in sizes.items())
-        raise UsageError("fields", f"the columns differ in length: {shown}", "give a value for each sample")
-    if not any(sizes.values()):
-        raise UsageError("fields", "it has no rows", "name at least one sample")
-    return given
 
 
 def _column(name: str, values: Any) -> pa.Array:
@@ -152,8 +141,7 @@ def _typed(field: pa.Field, values: pa.ChunkedArray, name: str, known: str | Non
     try:
         column, why = natural_column(as_recognized(field, values))
     except (pa.ArrowException, UnicodeDecodeError) as exc:
-        text = next(iter(str(exc).splitlines()), "")
-        return None, f"its column '{shown}' can't be read ({printable(text)})"
+        return None, f"its column '{shown}' can't be read ({printable(reason_of(exc))})"
     if column is None:
         return None, f"its column '{shown}' can't be a field: {why}"
     if known is None:

@@ -106,13 +106,19 @@ def _columns(columns: Mapping[str, Any]) -> pa.Table:
     import pyarrow as pa
 
     made = {name: label_column(name, values) for name, values in columns.items()}
-    sizes = {name: len(column) for name, column in made.items()}
+    return pa.table(even(made, "labels" if len(made) > 1 else "keys"))
+
+
+def even(columns: Mapping[Any, Any], place: str) -> Mapping[Any, Any]:
+    """Columns of one length. place: the parameter that they were given for. UsageError if they differ, or if there are
+    no rows."""
+    sizes = {str(name): len(values) for name, values in columns.items() if hasattr(values, "__len__")}
     if len(set(sizes.values())) > 1:
-        shown = ", ".join(f"{name} has {size}" for name, size in sizes.items())
-        raise UsageError("source", f"the columns differ in length: {shown}", "give a label for each key")
-    if not next(iter(sizes.values())):
-        raise UsageError("source", "it has no rows", "name at least one sample")
-    return pa.table(made)
+        shown = ", ".join(f"{printable(name)} has {size}" for name, size in sizes.items())
+        raise UsageError(place, f"the columns differ in length: {shown}", "give a value for each sample")
+    if not any(sizes.values()):
+        raise UsageError(place, "it has no rows", "name at least one sample")
+    return columns
 
 
 def names_in(table: pa.Table, place: str, by: By | None) -> tuple[By, str]:

@@ -86,12 +86,7 @@ def same_values(one: pa.ChunkedArray, other: pa.ChunkedArray, text: str) -> NDAr
     return same
 
 
-def given_since(base: Base, now: Base, names: Collection[str]) -> Places:
-    """The samples that were given values of some fields between two versions of a dataset."""
-    return _given(base, now, names)
-
-
-def _given(one: Base, other: Base, names: Collection[str] | None) -> Places:
+def given_between(one: Base, other: Base, names: Collection[str] | None = None) -> Places:
     """The samples in the files of added fields that one of two versions has, and the other has not, or not in this
     order. names: the fields that count; None for all."""
     found = [_fields_of(each.manifest) for each in (one, other)]
@@ -139,7 +134,7 @@ def other_values(one: Base, other: Base) -> OtherValues:
     if found[0] == found[1]:
         return OtherValues(np.zeros(0, np.int64))
     limit = min(len(one.manifest.shards), len(other.manifest.shards)) << 32
-    places = _given(one, other, None)
+    places = given_between(one, other)
     places = places[places < limit]
     names = list(dict.fromkeys(name for entries in found for entry in entries for name in entry.columns))
     names = [name for name in names if any(name in each.manifest.columns for each in (one, other))]

@@ -6,7 +6,7 @@ in one file, and each file of added fields with the numbers that its shards have
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 import numpy as np
@@ -55,12 +55,12 @@ def corrected_merge(members: Sequence[Base], first: Manifest, like: Manifest, ba
     """(the manifest of version 2, the files that it names beside those of the members). first: the manifest of version
     1. like: that of the members as they are corrected. base: what the names of the files start with."""
     data, written = encode_manifest(first), Written()
-    kept = _written(written, version_name(base, 1), data)
+    kept = _written(written, lambda _: version_name(base, 1), data)
     starts = [0, *accumulate(len(member.manifest.shards) for member in members)]
     overlay, whole = None, _joined([(member.overlay, start) for member, start in zip(members, starts, strict=False)])
     if len(whole):
         data = encode_overlay(whole)
-        file = _written(written, overlay_name(base, NUMBER, f"{crc32c(data):08x}"), data)
+        file = _written(written, lambda crc: overlay_name(base, NUMBER, crc), data)
         overlay = OverlayEntry(file.name, len(whole), file.bytes, file.crc32c)
     fields = tuple(entry for member, start in zip(members, starts, strict=False)
                    for entry in _fields(member, start, base, written))  # fmt: skip
@@ -75,9 +75,11 @@ def corrected_merge(members: Sequence[Base], first: Manifest, like: Manifest, ba
     return next_version(kept, first, entry, overlay=overlay, deleted=deleted, fields=fields, like=like), written
 
 
-def _written(written: Written, name: str, data: bytes) -> FileEntry:
-    written[name] = data
-    return FileEntry(name, len(data), f"{crc32c(data):08x}")
+def _written(written: Written, named: Callable[[str], str], data: bytes) -> FileEntry:
+    """Add a file. named: gives its name for its CRC-32C."""
+    crc = f"{crc32c(data):08x}"
+    written[named(crc)] = data
+    return FileEntry(named(crc), len(data), crc)
 
 
 def _joined(several: Sequence[tuple[Overlay, int]]) -> Overlay:
@@ -103,6 +105,6 @@ def _fields(member: Base, start: int, base: str, written: Written) -> list[Field
         types = {name.removeprefix(PREFIX): text for name, text in file.names.items()}
         values = table.select(list(file.names)).rename_columns(list(types))
         data = encode_fields(places, table["key"].combine_chunks(), values, types)
-        kept = _written(written, fields_name(base, NUMBER, f"{crc32c(data):08x}"), data)
+        kept = _written(written, lambda crc: fields_name(base, NUMBER, crc), data)
         entries.append(FieldsEntry(kept.name, types, len(places), kept.bytes, kept.crc32c))
     return entries

@@ -94,6 +94,7 @@ def test_no_row_that_an_expression_selects_is_ruled_out(
         (~pc.field("ok"), [True, False, False]),
         (pc.field("nothing") > 1, [True, True, True]),
         (pc.field("age") > "text", [True, True, True]),
+        ((pc.field("age") > 99) & (pc.field("day").cast("string") == "x"), [True, True, True]),
     ],
     ids=str,
 )
@@ -133,3 +134,13 @@ def test_a_row_group_of_zeros_may_hold_negative_and_positive_ones(
     seen = part.append_column("score", part["meta.score"])
     if seen.filter(expression).num_rows:
         assert excluding(expression, NAMES, SCHEMA)(groups_of([part])) == [True]
+
+
+def test_a_comparison_whose_conversion_overflows_in_any_group_rules_nothing_out() -> None:
+    schema = pa.schema({"meta.age": pa.int64(), "meta.taken": pa.timestamp("s")})
+    age = Range(1, 2, nulls=False)
+    near, far = ({"meta.age": age, "meta.taken": Range(1, end, nulls=False)} for end in (2, 2**61))
+    never = (pc.field("age") > 99) & (pc.field("taken") < pa.scalar(1, pa.timestamp("us")))
+    holds = excluding(never, {"age": "meta.age", "taken": "meta.taken"}, schema)
+    assert list(holds([near, near])) == [False, False]
+    assert list(holds([near, far])) == [True, True]

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 import shardkit
@@ -235,7 +236,7 @@ def test_an_overlay_of_a_later_version_is_refused(monkeypatch: pytest.MonkeyPatc
         found = overlay.encode_overlay(overlay.no_corrections())
     entry = OverlayEntry("x.parquet", 0, len(found), f"{crc32c(found):08x}")
     with pytest.raises(ManifestError, match=r"the overlay has version 2, .* install a newer shardkit"):
-        overlay.decode_overlay(found, entry, "x.parquet")
+        overlay.decode_overlay(pa.BufferReader(found), entry, "x.parquet")
 
 
 def test_a_reader_of_the_earlier_format_refuses_a_corrected_dataset(corrected: str) -> None:
