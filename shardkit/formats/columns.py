@@ -83,6 +83,38 @@ class Strings(msgspec.Struct, frozen=True, array_like=True):
         return map(slice, offsets, islice(offsets, 1, None))
 
 
+class GrowingStrings:
+    """Byte strings that are added one by one, or many at a time."""
+
+    __slots__ = ("_data", "_offsets")
+
+    def __init__(self) -> None:
+        self._data, self._offsets = bytearray(), array("q", (0,))
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    @property
+    def length(self) -> int:
+        """The bytes of all of them."""
+        return len(self._data)
+
+    def add(self, item: bytes) -> None:
+        """Add one."""
+        self._data += item
+        self._offsets.append(len(self._data))
+
+    def extend(self, data: bytes, ends: bytes) -> None:
+        """Add those that are joined in `data`. ends: where each ends (native int64), counted from the first byte of
+        all."""
+        self._data += data
+        self._offsets.frombytes(ends)
+
+    def strings(self) -> Strings:
+        """The column of them."""
+        return Strings(bytes(self._data), self._offsets.tobytes())
+
+
 Texts = Strings | Sequence[str]
 """Texts, or their UTF-8."""
 

@@ -3,13 +3,10 @@
  * A Framer takes plain samples only: a dict of text to bytes (other values are encoded by a callback), whose key, label
  * and image need no message, and which fits its shard. For everything else `add` changes nothing and returns NOT_TAKEN;
  * Python then writes that sample, with all its checks and errors. So nothing here reports what is wrong with a sample,
- * and the bytes are those of formats/ (tests compare them). `drain` hands over what was framed, with its index rows.
+ * and the bytes are those of formats/ (tests compare them). The bytes go to an Output, whose thread writes them; `drain`
+ * hands over the index rows.
  */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE /* for sync_file_range */
-#endif
 #include "include/framing/keep.h"
-#include "include/framing/write.h"
 
 static PyObject *keyset_new(PyTypeObject *type, PyObject *args, PyObject *names)
 {
@@ -77,7 +74,6 @@ static void release(job *now)
     for (int i = 0; i < now->sample.count; i++)
         Py_XDECREF(now->data[i]);
     Py_XDECREF(now->key);
-    Py_XDECREF(now->path);
     Py_XDECREF(now->stored);
     Py_XDECREF(now->classes);
     Py_XDECREF(now->kind);
@@ -97,12 +93,13 @@ static PyObject *framer_add(Framer *self, PyObject *const *args, Py_ssize_t coun
         PyErr_SetString(PyExc_RuntimeError, "two threads write at once, which a ShardWriter does not allow");
         return NULL;
     }
-    if (self->labels == UNKNOWN || self->rows == ROWS || !PyDict_CheckExact(args[0]))
+    if (self->output == NULL || self->labels == UNKNOWN || self->rows == ROWS || !PyDict_CheckExact(args[0]))
         return PyLong_FromLong(NOT_TAKEN);
     job now;
     memset(&now, 0, offsetof(job, data));
     memset(&now.sample, 0, sizeof now.sample);
     now.image = -1;
+    now.jpeg = now.progressive = 0;
     now.width = now.height = 0;
     self->busy = 1;
     int went = add_sample(self, &now, args[0], args[1]);
@@ -112,47 +109,35 @@ static PyObject *framer_add(Framer *self, PyObject *const *args, Py_ssize_t coun
         return NULL;
     if (went == 0)
         return PyLong_FromLong(NOT_TAKEN);
-    return PyLong_FromLong(self->rows == ROWS || self->pending >= DUE_BYTES ? DUE : TAKEN);
+    return PyLong_FromLong(self->rows == ROWS ? DUE : TAKEN);
 }
 
-PyDoc_STRVAR(framer_go_on_doc,
-             "go_on(position, limit, number, samples_left, labels)\n--\n\n"
-             "Go on at byte `position` of a shard of at most `limit` bytes with the sample `number`.\n"
-             "samples_left: how many fit the shard, -1 for any. labels: 1 none, 2 classes, 3 others.");
+PyDoc_STRVAR(
+    framer_go_on_doc,
+    "go_on(output, position, limit, number, samples_left, labels)\n--\n\n"
+    "Go on at byte `position` of a shard of at most `limit` bytes with the sample `number`.\n"
+    "output: what was written of it before. samples_left: how many fit the shard, -1 for any. labels: 1 none, 2 classes, 3 others.");
 
 static PyObject *framer_go_on(Framer *self, PyObject *args)
 {
+    PyObject *output, *before = (PyObject *)self->output;
     long long position, limit, number, samples_left;
     int labels;
-    if (!PyArg_ParseTuple(args, "LLLLi", &position, &limit, &number, &samples_left, &labels))
+    if (!PyArg_ParseTuple(args, "O!LLLLi", output_type, &output, &position, &limit, &number, &samples_left, &labels))
         return NULL;
     if (self->busy || self->rows) {
         PyErr_SetString(PyExc_RuntimeError, "drain it first");
         return NULL;
     }
+    Py_INCREF(output);
+    self->output = (Output *)output;
+    Py_XDECREF(before);
     self->position = position;
     self->limit = limit;
     self->number = number;
     self->samples_left = samples_left;
     self->labels = labels;
     Py_RETURN_NONE;
-}
-
-/* The framed bytes, and between them the data that was left out. */
-static PyObject *pieces_of(Framer *self)
-{
-    PyObject *pieces = PyList_New(0);
-    size_t from = 0;
-    for (size_t i = 0; pieces != NULL && i <= self->cut_count; i++) {
-        size_t to = i < self->cut_count ? self->cuts[i].at : self->length;
-        PyObject *piece = PyBytes_FromStringAndSize((const char *)self->bytes + from, (Py_ssize_t)(to - from));
-        if (piece == NULL || PyList_Append(pieces, piece) < 0 ||
-            (i < self->cut_count && PyList_Append(pieces, self->cuts[i].data) < 0))
-            Py_CLEAR(pieces);
-        Py_XDECREF(piece);
-        from = to;
-    }
-    return pieces;
 }
 
 /* (field, JPEGs) of each field that had some. */
@@ -183,15 +168,21 @@ static PyObject *columns_of(const Framer *self)
     return found;
 }
 
-static void drop_cuts(Framer *self)
+/* (bytes, ends as int64) of a column of text, for a Strings that has `base` bytes already. */
+static PyObject *texts_of(text_column *column, int rows, int64_t base)
 {
-    while (self->cut_count)
-        Py_DECREF(self->cuts[--self->cut_count].data);
+    for (int i = 0; i < rows; i++)
+        column->ends[i] += base;
+    PyObject *found = Py_BuildValue("y#y#", column->length ? column->bytes : "", (Py_ssize_t)column->length,
+                                    column->ends, rows * (Py_ssize_t)sizeof(int64_t));
+    for (int i = 0; i < rows; i++)
+        column->ends[i] -= base;
+    return found;
 }
 
 static int new_lists(Framer *self)
 {
-    PyObject **lists[] = {&self->row_keys, &self->row_paths, &self->new_names, &self->types, &self->classes};
+    PyObject **lists[] = {&self->new_names, &self->types, &self->classes};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
         Py_XDECREF(*lists[i]);
         if ((*lists[i] = PyList_New(0)) == NULL)
@@ -200,37 +191,41 @@ static int new_lists(Framer *self)
     return 1;
 }
 
-PyDoc_STRVAR(framer_drain_doc,
-             "drain()\n--\n\n"
-             "What was framed since the last call: (pieces, their bytes, columns as int64, keys, paths,\n"
-             "new names of fields, (field, count) of JPEGs, the types of other images, classes of\n"
-             "samples with several, the largest label).");
+PyDoc_STRVAR(
+    framer_drain_doc,
+    "drain(key_bytes, path_bytes)\n--\n\n"
+    "What was framed since the last call: (samples, their bytes, columns as int64, keys, paths, new names of\n"
+    "fields, (field, count) of JPEGs, the types of other images, classes of samples with several, the largest\n"
+    "label, JPEGs, progressive ones). keys, paths: (bytes, the end of each as int64), counted from the bytes of\n"
+    "those before.");
 
-static PyObject *framer_drain(Framer *self, PyObject *nothing)
+static PyObject *framer_drain(Framer *self, PyObject *args)
 {
-    (void)nothing;
+    long long key_bytes, path_bytes;
+    if (!PyArg_ParseTuple(args, "LL", &key_bytes, &path_bytes))
+        return NULL;
     if (self->busy) {
         PyErr_SetString(PyExc_RuntimeError, "two threads write at once, which a ShardWriter does not allow");
         return NULL;
     }
-    PyObject *pieces = pieces_of(self), *columns = columns_of(self), *jpegs = jpegs_of(self), *found = NULL;
-    if (pieces != NULL && columns != NULL && jpegs != NULL)
-        found = Py_BuildValue("OLOOOOOOOL", pieces, (long long)self->pending, columns, self->row_keys, self->row_paths,
-                              self->new_names, jpegs, self->types, self->classes, (long long)self->most);
-    Py_XDECREF(pieces);
-    Py_XDECREF(columns);
-    Py_XDECREF(jpegs);
-    if (found == NULL)
-        return NULL;
-    if (!new_lists(self)) {
-        Py_DECREF(found);
+    PyObject *columns = columns_of(self), *jpegs = jpegs_of(self), *found = NULL;
+    PyObject *keys = texts_of(&self->keys_of_rows, self->rows, key_bytes);
+    PyObject *paths = texts_of(&self->paths_of_rows, self->rows, path_bytes);
+    if (columns != NULL && jpegs != NULL && keys != NULL && paths != NULL)
+        found = Py_BuildValue("iLOOOOOOOLLL", self->rows, (long long)self->pending, columns, keys, paths,
+                              self->new_names, jpegs, self->types, self->classes, (long long)self->most,
+                              (long long)self->jpegs, (long long)self->progressive);
+    PyObject *made[] = {columns, jpegs, keys, paths};
+    for (size_t i = 0; i < sizeof made / sizeof *made; i++)
+        Py_XDECREF(made[i]);
+    if (found == NULL || !new_lists(self)) {
+        Py_XDECREF(found);
         return NULL;
     }
-    drop_cuts(self);
     for (int i = 0; i < self->field_count; i++)
         self->fields[i].jpegs = 0;
-    self->length = 0;
-    self->pending = 0;
+    self->keys_of_rows.length = self->paths_of_rows.length = 0;
+    self->pending = self->jpegs = self->progressive = 0;
     self->rows = 0;
     self->most = -1;
     return found;
@@ -239,16 +234,14 @@ static PyObject *framer_drain(Framer *self, PyObject *nothing)
 static void framer_free(Framer *self)
 {
     PyTypeObject *type = Py_TYPE((PyObject *)self);
-    PyObject *held[] = {self->describe,        self->encode,    self->look,  self->store,
-                        self->names,           self->places,    self->table, self->row_keys,
-                        self->row_paths,       self->new_names, self->types, self->classes,
-                        (PyObject *)self->keys};
-    drop_cuts(self);
+    PyObject *held[] = {self->describe,  self->encode, self->look,    self->store,
+                        self->names,     self->places, self->table,   (PyObject *)self->output,
+                        self->new_names, self->types,  self->classes, (PyObject *)self->keys};
     for (int i = 0; i < self->field_count; i++)
         Py_DECREF(self->fields[i].text);
     free(self->fields);
-    free(self->cuts);
-    free(self->bytes);
+    free(self->keys_of_rows.bytes);
+    free(self->paths_of_rows.bytes);
     PyObject_Free(self);
     for (size_t i = 0; i < sizeof held / sizeof *held; i++)
         Py_XDECREF(held[i]);
@@ -303,17 +296,18 @@ static PyObject *framer_new(PyTypeObject *type, PyObject *args, PyObject *names)
     return (PyObject *)self;
 }
 
-PyDoc_STRVAR(framer_doc,
-             "Framer(pattern, records, look_first, max_pixels, max_scans, most_label, describe, encode, look, store,\n"
-             "       names, places, keys)\n--\n\n"
-             "Frames samples. pattern: a tar header without name and size. records: whether as TFRecord. look_first:\n"
-             "call `look` for plain JPEGs too. most_label: one more than the largest. describe(name) -> (field, role)\n"
-             "or None; encode(field, value) -> bytes; look(bytes) -> (kind, width, height); store(label) -> (label,\n"
-             "fields, classes). names, places: of the classes. keys: a KeySet, or None to number the samples.");
+PyDoc_STRVAR(
+    framer_doc,
+    "Framer(pattern, records, look_first, max_pixels, max_scans, most_label, describe, encode, look, store,\n"
+    "       names, places, keys)\n--\n\n"
+    "Frames samples. pattern: a tar header without name and size. records: whether as TFRecord. look_first:\n"
+    "call `look` for plain JPEGs too. most_label: one more than the largest. describe(name) -> (field, role)\n"
+    "or None; encode(field, value) -> bytes; look(bytes) -> (kind, width, height, JPEG, progressive);\n"
+    "store(label) -> (label, fields, classes). names, places: of the classes. keys: a KeySet, or None to number the samples.");
 
 static PyMethodDef FRAMER_METHODS[] = {{"add", (PyCFunction)(void (*)(void))framer_add, METH_FASTCALL, framer_add_doc},
                                        {"go_on", (PyCFunction)framer_go_on, METH_VARARGS, framer_go_on_doc},
-                                       {"drain", (PyCFunction)framer_drain, METH_NOARGS, framer_drain_doc},
+                                       {"drain", (PyCFunction)framer_drain, METH_VARARGS, framer_drain_doc},
                                        {NULL, NULL, 0, NULL}};
 
 static PyType_Slot FRAMER_SLOTS[] = {{Py_tp_doc, (void *)framer_doc},
@@ -325,9 +319,7 @@ static PyType_Slot FRAMER_SLOTS[] = {{Py_tp_doc, (void *)framer_doc},
 static PyType_Spec FRAMER_SPEC = {"shardkit.native.framing.Framer", sizeof(Framer), 0, Py_TPFLAGS_DEFAULT,
                                   FRAMER_SLOTS};
 
-static PyMethodDef METHODS[] = {{"write_pieces", write_pieces, METH_VARARGS, write_pieces_doc}, {NULL, NULL, 0, NULL}};
-
-static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "framing", NULL, -1, METHODS, NULL, NULL, NULL, NULL};
+static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "framing", NULL, -1, NULL, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit_framing(void)
 {
@@ -335,13 +327,19 @@ PyMODINIT_FUNC PyInit_framing(void)
     PyObject *framer = PyType_FromSpec(&FRAMER_SPEC);
     if (keyset_type == NULL)
         keyset_type = (PyTypeObject *)PyType_FromSpec(&KEYSET_SPEC);
+    if (output_type == NULL)
+        output_type = (PyTypeObject *)PyType_FromSpec(&OUTPUT_SPEC);
     Py_XINCREF((PyObject *)keyset_type);
-    if (module == NULL || framer == NULL || keyset_type == NULL ||
+    Py_XINCREF((PyObject *)output_type);
+    if (module == NULL || framer == NULL || keyset_type == NULL || output_type == NULL ||
         PyModule_AddObjectRef(module, "Framer", framer) < 0 ||
         PyModule_AddObjectRef(module, "KeySet", (PyObject *)keyset_type) < 0 ||
+        PyModule_AddObjectRef(module, "Output", (PyObject *)output_type) < 0 ||
+        PyModule_AddIntConstant(module, "WAITING_BYTES", (long)MOST_WAITING) < 0 ||
         PyModule_AddIntConstant(module, "available", crc32c_setup()) < 0)
         Py_CLEAR(module);
     Py_XDECREF(framer);
     Py_XDECREF((PyObject *)keyset_type);
+    Py_XDECREF((PyObject *)output_type);
     return module;
 }

@@ -11,9 +11,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -27,21 +26,20 @@ from shardkit.options.keywords import cure_of_choice, options_from
 from shardkit.packing.dest.destination import Delivery, Destination
 from shardkit.packing.dest.in_the_way import check_free
 from shardkit.packing.dest.open import destinations_of
-from shardkit.packing.dest.work_folder import IndexFiles, keep_only
+from shardkit.packing.dest.work_folder import keep_only
+from shardkit.packing.ending import EndingShards
 from shardkit.packing.open_shard import OpenShard
 from shardkit.packing.options import class_names
 from shardkit.packing.settings import Classes
 from shardkit.packing.source_samples import samples_of, scan_in_order
-from shardkit.packing.totals import Totals
 from shardkit.packing.write.encoders import encoded
-from shardkit.packing.write.framed import NOT_TAKEN, FramedSamples, Keys, extension, new_keys
+from shardkit.packing.write.framed import NOT_TAKEN, Keys, new_keys
 from shardkit.packing.write.images import ImageCheck
 from shardkit.packing.write.labels import Targets
-from shardkit.packing.write.receipt import Receipt
 from shardkit.sample import IMAGE_FIELDS, MAX_KEY_BYTES, field_of, path_of_text
 from shardkit.shards.columns.types import Types
 from shardkit.shards.columns.values import encoded_columns
-from shardkit.shards.manifest import ClassEntry, Manifest, column_options, content_options, jpeg_options
+from shardkit.shards.manifest import ClassEntry, IndexEntry, Manifest, column_options, content_options, jpeg_options
 from shardkit.shards.names import shard_name
 from shardkit.sources.lists.in_memory import TableLike, is_table
 from shardkit.sources.options import TableColumns
@@ -54,9 +52,6 @@ OWN_NAME = "samples"
 """The name of the dataset if the destination is a folder."""
 
 _TELL_SAMPLES = 1000
-
-MOST_ENDING = 1
-"""The shards that the disk flushes while another is written."""
 
 _SHOWN_KEY = 40
 """The characters of an overlong key that a message shows."""
@@ -173,7 +168,6 @@ class ShardWriter:
         self._targets = Targets(class_names(asked.classes))
         self._keys: Keys | None = None
         self._add: Callable[[Mapping[str, Any], bytes | None], int] = _not_taken
-        self._totals = Totals()
         self._shard: OpenShard | None = None
         self._manifest: Manifest | None = None
         self._count = self._bytes = 0
@@ -183,11 +177,7 @@ class ShardWriter:
         with ExitStack() as stack:
             self._destination, self._delivery = _begun(stack, self._destination, overwrite=asked.overwrite)
             self._pool = stack.enter_context(ThreadPoolExecutor(1, "shardkit-write"))
-            self._index = stack.enter_context(IndexFiles(self._destination, columns=columns))
-            self._indexing = stack.enter_context(ThreadPoolExecutor(1, "shardkit-index"))
-            self._indexed: list[Future[None]] = []
-            self._ending = stack.enter_context(ThreadPoolExecutor(1, "shardkit-end"))
-            self._ended = deque[Future[Receipt]]()  # one that failed stays the first
+            self._ending = stack.enter_context(EndingShards(self._destination, self._delivery, columns))
             self._stack = stack.pop_all()
 
     @property
@@ -226,10 +216,10 @@ class ShardWriter:
                 self._go_on()
 
     def _drain(self) -> None:
-        """Write the samples that were framed and wait."""
-        if self._shard is None or self._shard.framed is None:
+        """Record the samples that were framed."""
+        if self._shard is None:
             return
-        count, size = self._shard.drain(self._shard.framed)
+        count, size = self._shard.drain()
         told = self._count // _TELL_SAMPLES
         self._count += count
         self._bytes += size
@@ -240,13 +230,12 @@ class ShardWriter:
         """Frame the samples that follow, in the shard that is open."""
         self._add = _not_taken
         shard = self._shard
-        if not self._open or shard is None or not shard.samples or extension() is None:
+        if not self._open or shard is None or not shard.samples:
             return
-        if shard.framed is None:
-            shard.framed = FramedSamples(self._format.name, self._check, self._targets, self._keys)
         left = -1 if self._max_count is None else self._max_count - shard.samples
         limit = self._max_bytes - len(self._format.end)
-        self._add = shard.framed.go_on(shard.writer, limit=limit, number=self._count, left=left)
+        add = shard.frame(self._targets, self._keys, limit=limit, number=self._count, left=left)
+        self._add = add or _not_taken
 
     def _write(self, sample: Mapping[str, Any], path: bytes | None) -> None:
         """Write a sample by itself."""
@@ -327,39 +316,20 @@ class ShardWriter:
             self._end_shard()
             shard = None
         if shard is None:
-            number = len(self._totals.shards) + len(self._ended)
-            name = shard_name(self._destination.base, number, self._format.suffix)
+            name = shard_name(self._destination.base, len(self._ending), self._format.suffix)
             shard = self._shard = OpenShard(self._destination.work, name, self._format.name, self._check, self._pool)
         return shard
 
     def _end_shard(self) -> None:
-        """End the shard that is open, in a thread: the disk flushes it while the next one is written."""
-        self._take_ended(MOST_ENDING - 1)
-        if self._shard is not None:
-            shard, self._shard = self._shard, None
-            if not shard.samples:  # its first sample was bad, and the caller continued
-                shard.abort()
-                return
-            columns = self._further(self._count - shard.samples, shard.samples)
-            self._ended.append(self._ending.submit(self._delivered, shard, columns))
-
-    def _delivered(self, shard: OpenShard, columns: bytes) -> Receipt:
-        """End a shard and deliver it; discard it if the writer was aborted."""
-        if not self._open:
+        """End the shard that is open: the disk flushes it while the next one is written."""
+        shard = self._shard
+        if shard is None:
+            return
+        if shard.samples:
+            self._ending.add(shard, self._further(self._count - shard.samples, shard.samples))
+        else:  # its first sample was bad, and the caller continued
             shard.abort()
-            raise CancelledError
-        receipt = shard.close(columns)
-        self._delivery.deliver(receipt)
-        return receipt
-
-    def _take_ended(self, left: int = 0) -> None:
-        """Wait until at most `left` shards are not delivered. Raises the error of the first."""
-        while len(self._ended) > left:
-            receipt = self._ended[0].result()
-            self._ended.popleft()
-            self._totals.add(receipt)
-            self._indexed.append(self._indexing.submit(self._index.add, receipt.entry))
-            self._delivery.wait_for_room()
+        self._shard = None
 
     def _further(self, first: int, count: int) -> bytes:
         """The further columns of some samples, as `encoded_columns` gives them."""
@@ -372,9 +342,9 @@ class ShardWriter:
         try:
             self._drain()
             self._end_shard()
-            self._take_ended()
+            index = self._ending.finish()
             self._delivery.finish(self._progress)
-            self._commit()
+            self._commit(index)
         except BaseException:
             self.abort()
             raise
@@ -391,8 +361,7 @@ class ShardWriter:
         try:
             if self._shard is not None:
                 self._shard.abort()
-            self._ending.shutdown()  # both write to the folder that is discarded
-            self._indexing.shutdown(cancel_futures=True)
+            self._ending.abort()  # its threads write to the folder that is discarded
             self._destination.discard()
         finally:
             self._stack.__exit__(BaseException, None, None)
@@ -408,12 +377,10 @@ class ShardWriter:
         else:
             self.abort()
 
-    def _commit(self) -> None:
+    def _commit(self, index: tuple[IndexEntry, ...]) -> None:
         if not self._count:
             raise SourceError(str(self._destination), "no sample was written", "write at least one")
-        for rows in self._indexed:
-            rows.result()
-        totals, entries = self._totals, self._totals.written
+        totals, entries = self._ending.totals, self._ending.totals.written
         kind = self._targets.kind
         assert kind is not None  # since samples were written
         labels = content_options(labels="listed" if kind == "class" else kind)
@@ -427,7 +394,7 @@ class ShardWriter:
             classes=tuple(ClassEntry(name, totals.labels.get(label, 0)) for label, name in enumerate(named)),
             fields=tuple(sorted(totals.fields)),
             shards=entries,
-            index=self._index.end(),
+            index=index,
             options={**limits, "shuffle": False, "check": self._check, **labels}
             | column_options(self._columns)
             | jpeg_options(totals.jpegs, totals.progressive),

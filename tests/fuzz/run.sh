@@ -6,7 +6,8 @@
 #   tests/fuzz/run.sh png|webp [SECONDS]    (png needs zlib's headers, to compare with)
 #   tests/fuzz/run.sh gather [SECONDS]      (needs python3-config, and Python's headers)
 #   tests/fuzz/run.sh archives|augment|frames|lists [SECONDS]
-#   tests/fuzz/run.sh ahead                 (threads of the early listing, under ThreadSanitizer and both others)
+#   tests/fuzz/run.sh ahead|output          (threads of the early listing, and the one that writes a shard, under
+#                                            ThreadSanitizer and both others)
 #
 # Needs clang with libFuzzer. JPEG_PREFIX: a libjpeg-turbo with static library and headers, best built with
 # -fsanitize=address,undefined,fuzzer-no-link and without SIMD, so that its own memory errors are seen too; without it
@@ -16,7 +17,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 what=jpeg
-case ${1:-} in ahead | archives | augment | frames | gather | lists | png | webp)
+case ${1:-} in ahead | archives | augment | frames | gather | lists | output | png | webp)
     what=$1
     shift
     ;;
@@ -28,11 +29,11 @@ work=build/fuzz
 mkdir -p "$work/corpus"
 
 flags=(-g -O1 -fsanitize="$sanitizers,fuzzer" -fno-sanitize-recover=undefined)
-if [ "$what" = ahead ]; then
+if [ "$what" = ahead ] || [ "$what" = output ]; then
     for sanitizer in thread "$sanitizers"; do
-        clang -g -O1 -fsanitize="$sanitizer" -fno-sanitize-recover=all tests/fuzz/race_ahead.c -lpthread \
-            -o "$work/race_ahead"
-        "$work/race_ahead"
+        clang -g -O1 -fsanitize="$sanitizer" -fno-sanitize-recover=all "tests/fuzz/race_$what.c" -lpthread \
+            -o "$work/race_$what"
+        "$work/race_$what"
     done
     exit
 fi

@@ -411,7 +411,7 @@ def test_an_abort_leaves_nothing_of_the_shard_that_is_flushed(
     monkeypatch.setattr(open_shard.OpenShard, "close", slow)
     writer = shardkit.ShardWriter(out / "train", max_count=2)
     if not began:
-        writer._ending.submit(aborting.wait, 60)
+        writer._ending._flushing.submit(aborting.wait, 60)
     for sample in texts(3):
         writer.write(sample)
     threading.Timer(0.1, aborting.set).start()

@@ -145,11 +145,16 @@ class IndexFiles:
 
     def add(self, shard: ShardEntry, rows: bytes | None = None) -> None:
         """Add the rows of the next shard. rows: as `keep_receipt` writes them (None: they are in the work folder)."""
+        data = _kept(self._destination.work, shard.name) if rows is None else rows
+        self.add_rows(shard.name, _decoded(shard.name, data))
+
+    def add_rows(self, shard: str, rows: Rows) -> None:
+        """Add the rows of the next shard, whose name this is."""
         if self._shards == INDEX_SHARDS:
             self._complete()
         if self._write is None:
             self._write = self._begin()
-        self._write(_decoded(shard, _kept(self._destination.work, shard.name) if rows is None else rows))
+        self._write(_as_arrays(shard, rows))
         self._shards += 1
 
     def end(self) -> tuple[IndexEntry, ...]:
@@ -240,16 +245,19 @@ def kept_rows(work: str, name: str) -> bytes | None:
     return None
 
 
-def _decoded(shard: ShardEntry, data: bytes) -> ShardRows:
+def _decoded(shard: str, data: bytes) -> Rows:
     try:
-        rows = msgspec.msgpack.decode(data, type=Rows)
+        return msgspec.msgpack.decode(data, type=Rows)
     except msgspec.MsgspecError as exc:  # those of a part; what a run itself left has another digest
         fact = f"the index rows can't be read, or are of another version of shardkit ({exc})"
-        raise StorageError(shard.name, fact, "run the part that wrote it again") from exc
+        raise StorageError(shard, fact, "run the part that wrote it again") from exc
+
+
+def _as_arrays(shard: str, rows: Rows) -> ShardRows:
     numbers = {name: np.frombuffer(rows.numbers[name], np.int64).astype(INTEGERS[name]) for name in COLUMNS}
     columns = decoded_columns(rows.columns, rows.kept) if rows.columns else None
     quality = None if rows.quality is None else np.frombuffer(rows.quality, QUALITY_TYPES)
-    return ShardRows(shard.name, rows.keys, rows.paths, numbers, rows.seek, columns, quality)
+    return ShardRows(shard, rows.keys, rows.paths, numbers, rows.seek, columns, quality)
 
 
 def decided_path(destination: Destination) -> str:

@@ -1,7 +1,8 @@
 """The fast path for samples that a program writes: the optional C extension `framing`, and what it needs.
 
-It frames plain samples into batches, which a SampleWriter takes over. If it is not built, and for samples that are not
-plain, `SampleWriter.add` does the same work; the bytes are equal either way.
+It frames plain samples into the memory of a ThreadSink, and collects their index rows in batches, which a SampleWriter
+takes over. If it is not built, and for samples that are not plain, `SampleWriter.add` does the same work; the bytes are
+equal either way.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from typing import Any, Protocol
 
 from shardkit.formats.format import FORMATS, Format, FormatName
 from shardkit.formats.tar.headers import ustar_block
-from shardkit.images.jpeg import MAX_SCANS
+from shardkit.images.jpeg import MAX_SCANS, is_progressive
 from shardkit.images.pillow import MAX_PIXELS
 from shardkit.native import load
 from shardkit.packing.write.encoders import encoded
 from shardkit.packing.write.images import LOOKS, ImageCheck
 from shardkit.packing.write.labels import Targets
+from shardkit.packing.write.sink import ThreadSink
 from shardkit.packing.write.writer import Batch, SampleWriter
 from shardkit.sample import IMAGE_FIELDS, MAX_LABEL, field_of
 
@@ -69,15 +71,17 @@ def new_keys() -> Keys:
 class FramedSamples:
     """The samples of one shard that the C extension frames. Requires `extension()`.
 
-    keys: those of the dataset; None if samples are numbered.
+    sink: of the shard. keys: those of the dataset; None if samples are numbered.
     """
 
-    def __init__(self, form: FormatName, check: ImageCheck, targets: Targets, keys: Keys | None) -> None:
-        self._targets, self._form = targets, FORMATS[form]
+    def __init__(
+        self, sink: ThreadSink, form: FormatName, check: ImageCheck, targets: Targets, keys: Keys | None
+    ) -> None:
+        self._sink, self._targets, self._form, self._look = sink, targets, FORMATS[form], LOOKS[check]
         names = targets.classes
         self._framer = extension().Framer(
             ustar_block(b"", 0, b"0", b""), form == "tfrecord", check == "full", MAX_PIXELS, MAX_SCANS,
-            MAX_LABEL + 1 if names is None else len(names), self._described, encoded, LOOKS[check], targets.stored,
+            MAX_LABEL + 1 if names is None else len(names), self._described, encoded, self._looked, targets.stored,
             None if names is None else tuple(map(_utf8, names)), targets.places, keys,
         )  # fmt: skip
 
@@ -91,20 +95,27 @@ class FramedSamples:
 
         limit: the bytes of the shard without its end mark. left: samples that fit it, -1 for any number.
         """
-        self._framer.go_on(writer.position, limit, number, left, _LABELS[self._targets.kind])
+        self._framer.go_on(self._sink.output, writer.position, limit, number, left, _LABELS[self._targets.kind])
         return self._framer.add
 
     def drain(self, writer: SampleWriter) -> tuple[int, int]:
-        """Give what was framed to the writer. Returns (samples, bytes)."""
-        pieces, size, columns, keys, paths, names, jpegs, types, classes, most = self._framer.drain()
-        if not keys:
+        """Give the index rows of what was framed to the writer. Returns (samples, bytes)."""
+        count, size, columns, keys, paths, names, jpegs, types, classes, most, *found = self._framer.drain(
+            writer.keys.length, writer.paths.length
+        )
+        if not count:
             return 0, 0
-        for name, count in jpegs:
-            writer.types[f"JPEG {name}"] += count
+        for name, number in jpegs:
+            writer.types[f"JPEG {name}"] += number
         writer.types.update(types)
         self._targets.most = max(self._targets.most, most)
-        writer.take(Batch(pieces, size, columns, keys, paths, names, classes))
-        return len(keys), size
+        writer.take(Batch(size, columns, keys, paths, names, classes, *found))
+        return count, size
+
+    def _looked(self, data: bytes) -> tuple[str, int, int, bool, bool]:
+        """(format, width, height, whether it is a JPEG, a progressive one) of an image."""
+        progressive = is_progressive(data)
+        return (*self._look(data), progressive is not None, progressive is True)
 
     def _described(self, name: str) -> tuple[str, int] | None:
         """(field, what it is) for a name in a sample; None if the format can't hold it."""

@@ -96,7 +96,8 @@ class Written(msgspec.Struct, frozen=True):
     """What was written to a shard: its index rows, and parts of its Receipt.
 
     counts: the samples of each class, if a sample may have several. since: when the first file was read, if that was
-    before the shard was begun. jpegs: the JPEGs and the progressive ones, if they were counted.
+    before the shard was begun. jpegs: the JPEGs and the progressive ones, if they were counted. uncounted: where in the
+    shard those images are, if any, that were not: starts and sizes as native int64.
     """
 
     rows: Rows
@@ -107,6 +108,7 @@ class Written(msgspec.Struct, frozen=True):
     counts: dict[int, int] | None = None
     since: int | None = None
     jpegs: tuple[int, int] | None = None
+    uncounted: tuple[bytes, bytes] = (b"", b"")
 
     def looked_at(self, shard: bytes, *, seek: bool, quality: bool) -> Written:
         """This with the seek points or the quality of its images. shard: its path."""
@@ -129,11 +131,16 @@ def rows_path(folder: bytes, name: str) -> bytes:
     return os.path.join(folder, os.fsencode(name) + b".rows")
 
 
-def _counted(rows: Rows, shard: bytes) -> tuple[int, int]:
+def _counted(written: Written, shard: bytes) -> tuple[int, int]:
     """(JPEGs, progressive ones) of the images of the shard at this path."""
-    starts, sizes = (int64s(rows.numbers[name]) for name in ("image_offset", "image_size"))
+    numbers, known = written.rows.numbers, written.jpegs
+    starts, sizes = map(int64s, written.uncounted if known else (numbers["image_offset"], numbers["image_size"]))
+    jpegs, progressive = known or (0, 0)
+    if not starts:
+        return jpegs, progressive
     with translated(shard):
-        return count_progressive(map_whole(shard), starts, sizes)
+        more, more_progressive = count_progressive(map_whole(shard), starts, sizes)
+    return jpegs + more, progressive + more_progressive
 
 
 def keep_receipt(
@@ -144,7 +151,7 @@ def keep_receipt(
     target = os.path.join(folder, os.fsencode(name))
     labels = int64s(written.rows.numbers["label"])
     counts = Counter(labels) if written.counts is None else written.counts
-    jpegs, progressive = _counted(written.rows, target) if written.jpegs is None else written.jpegs
+    jpegs, progressive = _counted(written, target)
     receipt = Receipt(
         digest=digest,
         check=check,

@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
 
 from shardkit.checksums import crc32c
 from shardkit.formats.tar.fast_write import Gathered, Gatherer
@@ -54,9 +55,38 @@ class Sink:
         return some
 
 
-class BackgroundSink(Sink):
-    """A sink that writes in the thread of a pool, so that the caller goes on meanwhile. Errors of writing are raised
-    later, at the latest by `end`."""
+class ThreadSink(Sink):
+    """A sink whose thread, in the C extension `framing`, checksums and writes without the GIL and has the disk begin,
+    while the caller goes on. At most WAITING_BYTES and a sample wait. `bytes` and `crc` are those of the file after
+    `end`; errors of writing are raised later, at the latest by `end`."""
+
+    FLUSH_BYTES = 0
+    """`output` is filled by others too, who go on where this sink is."""
+
+    WAITING_BYTES = 8 << 20
+    """As in native/include/framing/output.h."""
+
+    def __init__(self, fd: int, place: bytes, native: Any) -> None:
+        super().__init__(fd, place)
+        self.output = native.Output(fd)
+
+    def write(self, pieces: list[bytes], size: int) -> None:
+        """Write the pieces, which have `size` bytes in total, in the thread."""
+        with translated(self.place):
+            self.output.write(tuple(pieces))
+
+    def end(self) -> None:
+        """Wait until everything is written."""
+        with translated(self.place):
+            self.bytes, self.crc = self.output.end()
+
+    def abort(self) -> None:
+        """Write nothing more; the file may be closed then."""
+        self.output.abort()
+
+
+class PoolSink(Sink):
+    """The plain twin of ThreadSink, which writes in the thread of a pool."""
 
     FLUSH_BYTES = 1 << 22
     """The bytes to buffer before writing: each turn of the thread may wait for the GIL for 5 ms."""
@@ -73,7 +103,7 @@ class BackgroundSink(Sink):
         """Write the pieces, which have `size` bytes in total, in the thread."""
         while len(self._waiting) >= self.TURNS:
             self._end_first()
-        self._waiting.append(self._pool.submit(self._write, pieces, size))
+        self._waiting.append(self._pool.submit(super().write, pieces, size))
 
     def end(self) -> None:
         """Wait until everything is written."""
@@ -90,14 +120,14 @@ class BackgroundSink(Sink):
         self._waiting[0].result()
         self._waiting.popleft()
 
-    def _write(self, pieces: list[bytes], size: int) -> None:
-        native = load("framing")[0]
-        if native is None:
-            super().write(pieces, size)
-            return
-        with translated(self.place):
-            self.crc = native.write_pieces(self.fd, pieces, self.crc)
-        self.bytes += size
+
+ShardSink = ThreadSink | PoolSink
+
+
+def shard_sink(fd: int, place: bytes, pool: ThreadPoolExecutor) -> ShardSink:
+    """The sink for a file: a ThreadSink if it can be had. pool: of one thread, for the other."""
+    native = load("framing")[0]
+    return PoolSink(fd, place, pool) if native is None else ThreadSink(fd, place, native)
 
 
 def _write_all(fd: int, pieces: list[bytes]) -> None:

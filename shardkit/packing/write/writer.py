@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from shardkit.checksums import crc32c
-from shardkit.formats.columns import Strings
+from shardkit.formats.columns import GrowingStrings
 from shardkit.formats.format import FORMATS
 from shardkit.formats.tfrecord.samples import TfrecordSample, carry_over, is_bytes
 from shardkit.images.rewrite.transcode import Transcoding
@@ -21,19 +21,21 @@ from shardkit.sample import IMAGE_FIELDS, text_of_path
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """Samples that are framed already: their bytes as pieces, and the parts of their index rows, `columns` as native
-    int64 in the order of COLUMNS.
+    """Samples that were framed and given to the sink already, `size` bytes in all. columns: the numbers of their index
+    rows as native int64, in the order of COLUMNS. keys, paths: as `GrowingStrings.extend` takes them.
 
-    names: of fields that were not in earlier batches. classes: of samples that may have several.
+    names: of fields that were not in earlier batches. classes: of samples that may have several. jpegs, progressive: as
+    in Receipt.
     """
 
-    pieces: list[bytes]
     size: int
     columns: list[bytes]
-    keys: list[str]
-    paths: list[str]
+    keys: tuple[bytes, bytes]
+    paths: tuple[bytes, bytes]
     names: list[str]
     classes: list[int]
+    jpegs: int
+    progressive: int
 
 
 class SampleWriter:
@@ -44,11 +46,12 @@ class SampleWriter:
         self.sink, self.format, self.transcode = sink, FORMATS[form], transcode
         self.look = LOOKS[check]
         self.columns = {name: array("q") for name in COLUMNS}
-        self.keys: list[str] = []
-        self.paths: list[str] = []
+        self.keys, self.paths = GrowingStrings(), GrowingStrings()
         self.fields: dict[str, None] = {}
         self.types, self.done = Counter[str](), Counter[str]()
         self.counts: Counter[int] | None = None
+        self.jpegs = self.progressive = 0
+        self.uncounted = (array("q"), array("q"))
         self.pieces: list[bytes] = []
         self.position = self.pending = 0
 
@@ -97,8 +100,11 @@ class SampleWriter:
         row = (label, self.position, length, self.position + start if start >= 0 else -1, *image)
         for column, value in zip(self.columns.values(), row, strict=True):
             column.append(value)
-        self.keys.append(key)
-        self.paths.append(text_of_path(path))
+        if start >= 0:
+            self.uncounted[0].append(self.position + start)
+            self.uncounted[1].append(image[0])
+        self.keys.add(key.encode())
+        self.paths.add(text_of_path(path).encode())
         self.fields.update(dict.fromkeys(names))
         self.pieces += parts
         self.position += length
@@ -107,19 +113,17 @@ class SampleWriter:
             self._flush()
 
     def take(self, batch: Batch) -> None:
-        """Write samples that are framed already, and count their classes."""
+        """Record samples that the sink has already, and count their classes."""
         for column, values in zip(self.columns.values(), batch.columns, strict=True):
             column.frombytes(values)
-        labels = self.columns["label"][-len(batch.keys) :]
+        labels = self.columns["label"][len(self.keys) :]
         self.count(labels if labels[0] >= 0 else batch.classes)  # all samples have the same kind of label
-        self.keys += batch.keys
-        self.paths += batch.paths
+        self.keys.extend(*batch.keys)
+        self.paths.extend(*batch.paths)
         self.fields.update(dict.fromkeys(batch.names))
-        self.pieces += batch.pieces
+        self.jpegs += batch.jpegs
+        self.progressive += batch.progressive
         self.position += batch.size
-        self.pending += batch.size
-        if self.pending >= self.sink.FLUSH_BYTES:
-            self._flush()
 
     def count(self, classes: Iterable[int]) -> None:
         """Count the classes of the last sample, if samples may have several."""
@@ -141,10 +145,12 @@ class SampleWriter:
         """What was written."""
         numbers = {name: column.tobytes() for name, column in self.columns.items()}
         return Written(
-            rows=Rows(Strings.of_texts(self.keys), Strings.of_texts(self.paths), numbers),
+            rows=Rows(self.keys.strings(), self.paths.strings(), numbers),
             fields=[*self.fields],
             types=dict(self.types),
             skipped=skipped,
             done=dict(self.done),
             counts=None if self.counts is None else dict(self.counts),
+            jpegs=(self.jpegs, self.progressive),
+            uncounted=(self.uncounted[0].tobytes(), self.uncounted[1].tobytes()),
         )

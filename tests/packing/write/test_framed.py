@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,10 +19,14 @@ from images.jpegs import EOI, lossless, photo
 import shardkit
 from shardkit.errors import BadFileError, StorageError
 from shardkit.formats.format import FORMATS
+from shardkit.packing import open_shard
 from shardkit.packing.write import framed, sink
 from shardkit.packing.write.framed import NOT_TAKEN, TAKEN, FramedSamples, PlainKeys, new_keys
 from shardkit.packing.write.labels import Targets
+from shardkit.packing.write.writer import SampleWriter
 from shardkit.sample import MAX_LABEL
+from shardkit.shards.manifest import JPEGS, jpeg_options
+from shardkit.storage.files import whole_file
 
 pytestmark = pytest.mark.skipif(framed.extension() is None, reason="the C extension is not built here")
 
@@ -158,6 +164,21 @@ def test_a_bad_sample_among_good_ones_is_named_and_may_be_passed_over(
     assert shardkit.verify(out / "train").sound
 
 
+@pytest.mark.parametrize("check", ["header", "full", "none"])
+@pytest.mark.parametrize("format", FORMATS)
+def test_progressive_jpegs_are_counted_both_ways(
+    format: Any, check: Any, out: Path, in_python: Callable[[], None], draw_image: Draw
+) -> None:
+    progressive = photo(progressive=True)
+    images = [draw_image(0), progressive, progressive + b"stray" + EOI, draw_image(1) + b"stray" + EOI]
+    samples = [{"jpg": image, "cls": 0} for image in images * 3]
+    samples += [{"png": draw_image(2, format="PNG"), "cls": 0}, {"txt": b"no image", "cls": 0}]
+    for dest in ("fast", "slow"):
+        manifest = shardkit.write(samples, out / dest / "d", format=format, check=check)
+        assert manifest.options[JPEGS] == jpeg_options(12, 6)[JPEGS]
+        in_python()
+
+
 def test_what_is_not_an_ordinary_exception_ends_the_write(out: Path, draw_image: Draw) -> None:
     class Interrupting:
         def __array__(self, *args: Any, **more: Any) -> Any:
@@ -185,9 +206,24 @@ def test_a_value_that_writes_a_sample_of_its_own_disturbs_nothing(out: Path, dra
     assert writer.manifest.samples == 6 + len(keys)
 
 
-def test_two_threads_that_write_at_once_get_an_error_instead_of_damage(draw_image: Draw) -> None:
+@pytest.fixture
+def framing(tmp_path: Path) -> Iterator[Callable[..., FramedSamples]]:
+    """A function that makes the samples of a shard, which go on at byte 0. It takes the options of `go_on`."""
     targets = Targets(None)
     targets.stored(0)
+    with (tmp_path / "shard").open("wb") as file:
+        output = sink.ThreadSink(file.fileno(), b"shard", framed.extension())
+
+        def begun(limit: int = 1 << 30, left: int = -1) -> FramedSamples:
+            samples = FramedSamples(output, "tar", "header", targets, None)
+            samples.go_on(SampleWriter(output, "tar", "header"), limit=limit, number=0, left=left)
+            return samples
+
+        yield begun
+        output.abort()
+
+
+def test_two_threads_that_write_at_once_get_an_error_instead_of_damage(framing: Any) -> None:
     found: list[BaseException] = []
 
     class Waiting:
@@ -203,39 +239,34 @@ def test_two_threads_that_write_at_once_get_an_error_instead_of_damage(draw_imag
         except RuntimeError as exc:
             found.append(exc)
 
-    samples = FramedSamples("tar", "header", targets, None)
-    samples._framer.go_on(0, 1 << 30, 0, -1, 2)
+    samples = framing()
     assert samples.add({"npy": Waiting(), "cls": 0}, None) == TAKEN
     assert "two threads write at once" in str(found[0])
 
 
-def test_a_sample_that_does_not_fit_the_shard_is_left_to_python() -> None:
-    targets = Targets(None)
-    targets.stored(0)
-    samples = FramedSamples("tar", "header", targets, None)
+def test_a_sample_that_does_not_fit_the_shard_is_left_to_python(framing: Any) -> None:
     size = FORMATS["tar"].size("000000000", [("txt", 1), ("cls", 1)], b"", "", 0)
-    samples._framer.go_on(0, size, 0, -1, 2)
-    assert [samples.add({"txt": b"x", "cls": 0}, None) for _ in range(2)] == [TAKEN, NOT_TAKEN]
-    samples._framer.drain()
-    samples._framer.go_on(0, 1 << 30, 0, 1, 2)
-    assert [samples.add({"txt": b"x", "cls": 0}, None) for _ in range(2)] == [TAKEN, NOT_TAKEN]
+    for samples in (framing(limit=size), framing(left=1)):
+        assert [samples.add({"txt": b"x", "cls": 0}, None) for _ in range(2)] == [TAKEN, NOT_TAKEN]
 
 
-def test_a_full_disk_is_reported_and_nothing_is_left(
-    out: Path, monkeypatch: pytest.MonkeyPatch, draw_image: Draw
-) -> None:
-    def full(*arguments: Any) -> int:
-        raise OSError(28, "No space left on device")
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that is always full is needed")
+@pytest.mark.parametrize("size", [100, sink.ThreadSink.WAITING_BYTES // 100])
+def test_a_full_disk_is_reported_and_nothing_is_left(size: int, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextlib.contextmanager
+    def full(path: bytes) -> Iterator[Any]:
+        with whole_file(path), open("/dev/full", "wb", buffering=0) as file:
+            yield file
 
-    monkeypatch.setattr(sink.BackgroundSink, "FLUSH_BYTES", 10_000)
-    monkeypatch.setattr(framed.extension(), "write_pieces", full)
+    samples = [{"bin": bytes(size), "cls": 0}] * 1000
+    monkeypatch.setattr(open_shard, "whole_file", full)
     full_disk = pytest.raises(StorageError, match=r"train-000000\.tar: No space left on device; free some space")
     with full_disk:
-        shardkit.write(plain(draw_image, 3000), out / "train")
+        shardkit.write(samples, out / "train")
     assert not out.exists()
     writer = shardkit.ShardWriter(out / "train")
-    with full_disk:
-        for sample in plain(draw_image, 3000):
+    with contextlib.suppress(StorageError):
+        for sample in samples:
             writer.write(sample)
     with full_disk:
         writer.close()

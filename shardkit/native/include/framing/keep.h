@@ -4,20 +4,7 @@
 
 #include "sample.h"
 
-static int grow(void **memory, size_t *room, size_t wanted, size_t each)
-{
-    if (wanted <= *room)
-        return 1;
-    size_t more = *room * 2 > wanted ? *room * 2 : wanted;
-    void *grown = realloc(*memory, more * each);
-    if (grown == NULL)
-        return 0;
-    *memory = grown;
-    *room = more;
-    return 1;
-}
-
-/* Put what the index needs besides numbers into lists; the only step of keeping a sample that can fail. */
+/* Put what the index needs of a sample besides numbers and texts into lists; the last step that can fail. */
 static int keep_objects(Framer *self, job *now)
 {
     if (self->keys != NULL && !make_room(&self->keys->set)) {
@@ -29,8 +16,6 @@ static int keep_objects(Framer *self, job *now)
             return -1;
     for (int i = 0; i < now->sample.count; i++)
         now->of[i]->seen = 1;
-    if (PyList_Append(self->row_keys, now->key) < 0 || PyList_Append(self->row_paths, now->path) < 0)
-        return -1;
     if (now->kind != NULL && PyList_Append(self->types, now->kind) < 0)
         return -1;
     if (now->classes != NULL && now->sample.label < 0) {
@@ -54,7 +39,11 @@ static void keep_row(Framer *self, job *now, int64_t size)
         row[7] = crc32c(0, image->data, image->size);
         if (now->kind == NULL)
             now->of[now->image]->jpegs++;
+        self->jpegs += now->jpeg;
+        self->progressive += now->progressive;
     }
+    self->keys_of_rows.ends[self->rows] = (int64_t)self->keys_of_rows.length;
+    self->paths_of_rows.ends[self->rows] = (int64_t)self->paths_of_rows.length;
     for (int column = 0; column < COLUMNS; column++)
         self->columns[column][self->rows] = row[column];
     self->rows++;
@@ -66,44 +55,75 @@ static void keep_row(Framer *self, job *now, int64_t size)
         self->most = now->sample.label;
 }
 
-/* Put the sample into the buffer, and remember the data that goes between. */
-static int keep_sample(Framer *self, job *now)
+/* Put the texts of a sample behind those of the others, for which there must be room. */
+static void keep_texts(Framer *self, const frame_sample *sample)
+{
+    text_column *keys = &self->keys_of_rows;
+    memcpy(keys->bytes + keys->length, sample->key, sample->key_length);
+    keys->length += sample->key_length;
+    self->paths_of_rows.length += sample->path_length; /* take_path put it there */
+}
+
+/* Put the sample into the block that is filled, and between its bytes the data that is apart. */
+static void keep_bytes(Framer *self, job *now, block *to, int64_t size)
 {
     frame_sample *sample = &now->sample;
-    int64_t size = self->records ? record_measured(sample) : tar_measured(sample);
-    if (size == 0 || self->position + size > self->limit || self->samples_left == 0)
-        return 0;
-    size_t apart = 0, cuts = 0;
+    uint8_t *out = to->bytes + to->length;
+    const size_t put = self->records ? record_put(out, sample) : tar_put(out, &self->pattern, sample);
+    for (int i = 0; i < sample->count; i++)
+        if (sample->parts[i].apart)
+            insert_bytes(to, to->length + sample->parts[i].cut, now->data[i]);
+    to->length += put;
+    to->size += (size_t)size;
+}
+
+/* Room for everything that is kept of a sample of `size` bytes. */
+static int make_rooms(Framer *self, const frame_sample *sample, block *to, int64_t size)
+{
+    size_t apart = 0, insertions = 0;
+    text_column *keys = &self->keys_of_rows;
     for (int i = 0; i < sample->count; i++)
         if (sample->parts[i].apart) {
             apart += sample->parts[i].size;
-            cuts++;
+            insertions++;
         }
-    if (!grow((void **)&self->bytes, &self->room, self->length + (size_t)size - apart, 1) ||
-        !grow((void **)&self->cuts, &self->cut_room, self->cut_count + cuts, sizeof(cut))) {
-        PyErr_NoMemory();
-        return -1;
-    }
+    if (block_room(to, (size_t)size - apart, insertions) != NULL &&
+        grow((void **)&keys->bytes, &keys->room, keys->length + sample->key_length, 1))
+        return 1;
+    PyErr_NoMemory();
+    return -1;
+}
+
+static int keep_sample(Framer *self, job *now)
+{
+    frame_sample *sample = &now->sample;
+    output *out = &self->output->out;
+    const int64_t size = self->records ? record_measured(sample) : tar_measured(sample);
+    if (size == 0 || self->position + size > self->limit || self->samples_left == 0)
+        return 0;
+    int went = output_ready(out); /* if writing has failed, Python raises it */
+    if (went != 1)
+        return went;
+    block *to = output_filling(out);
+    went = make_rooms(self, sample, to, size);
+    if (went != 1)
+        return went;
     mark wanted = {0, 0};
     if (self->keys != NULL) {
         wanted = siphash(self->keys->set.secret, (const uint8_t *)sample->key, sample->key_length);
         if (has_mark(&self->keys->set, wanted))
             return 0;
     }
-    int went = keep_objects(self, now);
+    went = keep_objects(self, now);
     if (went != 1)
         return went;
     if (self->keys != NULL)
         put_mark(&self->keys->set, wanted);
-    uint8_t *to = self->bytes + self->length;
-    size_t put = self->records ? record_put(to, sample) : tar_put(to, &self->pattern, sample);
-    for (int i = 0; i < sample->count; i++)
-        if (sample->parts[i].apart) {
-            Py_INCREF(now->data[i]);
-            self->cuts[self->cut_count++] = (cut){self->length + sample->parts[i].cut, now->data[i]};
-        }
-    self->length += put;
+    keep_texts(self, sample);
+    keep_bytes(self, now, to, size);
     keep_row(self, now, size);
+    if (to->size >= BLOCK_BYTES)
+        output_give(out, 0);
     return 1;
 }
 
@@ -120,7 +140,7 @@ static int add_sample(Framer *self, job *now, PyObject *sample, PyObject *path)
     if (went == 1)
         went = take_text(self, now);
     if (went == 1)
-        went = take_path(now, path);
+        went = take_path(self, now, path);
     if (went == 1)
         went = take_data(self, now);
     if (went == 1)

@@ -12,13 +12,14 @@
 
 #include "frames.h"
 #include "key_set.h"
+#include "output_object.h"
 #include "plain_jpeg.h"
 
 enum { TAKEN, DUE, NOT_TAKEN };
 enum { IGNORED, PLAIN, IMAGE, LABEL, KEY };            /* what a name in a sample is */
 enum { UNKNOWN, NO_LABELS, CLASSES, OTHER_LABELS };    /* what labels the samples have */
 enum { MOST_KEY = 8000 };                              /* as sample.MAX_KEY_BYTES */
-enum { MOST_PARTS = 32, MOST_NAMES = 1000, COLUMNS = 8, ROWS = 1000, APART = 1 << 15, DUE_BYTES = 1 << 18 };
+enum { MOST_PARTS = 32, MOST_NAMES = 1000, COLUMNS = 8, ROWS = 1000 };
 
 typedef struct {
     PyObject_HEAD key_set set;
@@ -33,10 +34,12 @@ typedef struct {
     int64_t jpegs;
 } field;
 
+/* A column of text for the index: that of row i ends at byte ends[i]. */
 typedef struct {
-    size_t at;
-    PyObject *data;
-} cut;
+    char *bytes;
+    size_t length, room;
+    int64_t ends[ROWS];
+} text_column;
 
 typedef struct {
     PyObject_HEAD tar_pattern pattern;
@@ -51,31 +54,29 @@ typedef struct {
     field *fields;
     int field_count;
     /* where it goes on */
+    Output *output;
     int labels;
     int64_t position, limit, number, samples_left;
     /* since the last drain */
-    uint8_t *bytes;
-    size_t length, room;
-    int64_t pending, most;
-    cut *cuts;
-    size_t cut_count, cut_room;
+    int64_t pending, most, jpegs, progressive;
     int64_t columns[COLUMNS][ROWS];
+    text_column keys_of_rows, paths_of_rows;
     int rows;
-    PyObject *row_keys, *row_paths, *new_names, *types, *classes;
+    PyObject *new_names, *types, *classes;
 } Framer;
 
 /* One sample while it is being added: what it owns is released at the end. */
 typedef struct {
     PyObject *names[MOST_PARTS], *values[MOST_PARTS]; /* of the dict */
     int count;
-    PyObject *key, *path, *label, *stored, *classes, *kind;
+    PyObject *key, *label, *stored, *classes, *kind;
     PyObject *data[MOST_PARTS]; /* of the parts */
     field *of[MOST_PARTS];
     frame_part parts[MOST_PARTS];
     frame_sample sample;
-    int image;
+    int image, jpeg, progressive;
     int64_t width, height;
-    char digits[20];
+    char digits[20], number[24];
 } job;
 
 /* 1: go on. 0: not plain, perhaps with an ordinary exception, which Python will raise again. -1: an exception. */
@@ -183,21 +184,29 @@ static int sort_items(Framer *self, job *now)
     return 1;
 }
 
-/* The key as text and UTF-8, which is new. */
+/* "%09lld", without a NUL; returns how many characters. */
+static size_t numbered_key(int64_t number, char *to)
+{
+    char digits[20];
+    const size_t length = decimal(number, digits), zeros = length < 9 ? 9 - length : 0;
+    memset(to, '0', zeros);
+    memcpy(to + zeros, digits, length);
+    return zeros + length;
+}
+
+/* The key as UTF-8; that it is new is found last. */
 static int take_key(Framer *self, job *now)
 {
     if (self->keys == NULL) {
         if (now->key != NULL && now->key != Py_None)
             return 0;
         Py_CLEAR(now->key);
-        char digits[24];
-        PyOS_snprintf(digits, sizeof digits, "%09lld", (long long)(self->number));
-        now->key = PyUnicode_FromString(digits);
-        if (now->key == NULL)
-            return -1;
-    } else if (now->key == NULL || !PyUnicode_CheckExact(now->key)) {
-        return 0;
+        now->sample.key = now->number;
+        now->sample.key_length = numbered_key(self->number, now->number);
+        return 1;
     }
+    if (now->key == NULL || !PyUnicode_CheckExact(now->key))
+        return 0;
     Py_ssize_t length;
     now->sample.key = PyUnicode_AsUTF8AndSize(now->key, &length);
     if (now->sample.key == NULL)
@@ -296,23 +305,37 @@ static int take_text(Framer *self, job *now)
     return 1;
 }
 
-/* The path for the index: the one given (bytes), or the key with the image's field. */
-static int take_path(job *now, PyObject *path)
+/* The path for the index: the one given (bytes), or the key with the image's field. It is put behind those of the rows,
+ * whose length counts it once the sample is kept. */
+static int take_path(Framer *self, job *now, PyObject *path)
 {
-    if (path != Py_None) {
+    const field *image = now->image < 0 ? NULL : now->of[now->image];
+    const char *given = path == Py_None ? now->sample.key : NULL;
+    size_t length = now->sample.key_length;
+    if (given == NULL) {
         if (!PyBytes_Check(path) || memchr(PyBytes_AsString(path), '\\', (size_t)PyBytes_Size(path)) != NULL)
             return 0;
-        now->path = PyUnicode_DecodeUTF8(PyBytes_AsString(path), PyBytes_Size(path), "strict");
-    } else if (now->image < 0) {
-        Py_INCREF(now->key);
-        now->path = now->key;
-    } else {
-        now->path = PyUnicode_FromFormat("%U.%U", now->key, now->of[now->image]->text);
+        PyObject *text = PyUnicode_DecodeUTF8(PyBytes_AsString(path), PyBytes_Size(path), "strict");
+        if (text == NULL)
+            return not_plain();
+        Py_DECREF(text);
+        given = PyBytes_AsString(path);
+        length = (size_t)PyBytes_Size(path);
+        image = NULL;
     }
-    Py_ssize_t length;
-    if (now->path == NULL || (now->sample.path = PyUnicode_AsUTF8AndSize(now->path, &length)) == NULL)
-        return not_plain();
-    now->sample.path_length = (size_t)length;
+    text_column *rows = &self->paths_of_rows;
+    now->sample.path_length = length + (image == NULL ? 0 : 1 + image->length);
+    if (!grow((void **)&rows->bytes, &rows->room, rows->length + now->sample.path_length + 1, 1)) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    char *to = rows->bytes + rows->length;
+    now->sample.path = to;
+    memcpy(to, given, length);
+    if (image != NULL) {
+        to[length] = '.';
+        memcpy(to + length + 1, image->name, image->length);
+    }
     return 1;
 }
 
@@ -341,21 +364,28 @@ static int take_data(Framer *self, job *now)
     return 1;
 }
 
-/* The size of the image, and its kind unless it is a JPEG whose header is plain. */
+/* The size of the image, whether it is a JPEG, and its kind unless it is one whose header is plain. */
 static int take_image(Framer *self, job *now)
 {
     if (now->image < 0)
         return 1;
     const frame_part *part = now->parts + now->image;
-    if (!self->look_first &&
-        jpeg_size(part->data, (ptrdiff_t)part->size, self->max_pixels, self->max_scans, &now->width, &now->height))
+    const int marker = self->look_first ? 0
+                                        : jpeg_size(part->data, (ptrdiff_t)part->size, self->max_pixels,
+                                                    self->max_scans, &now->width, &now->height);
+    if (marker) {
+        now->jpeg = 1;
+        now->progressive = marker == 0xC2;
         return 1;
+    }
     PyObject *found = PyObject_CallFunctionObjArgs(self->look, now->data[now->image], NULL);
     if (found == NULL)
         return not_plain();
-    if (PyTuple_Check(found) && PyTuple_Size(found) == 3 && PyUnicode_Check(PyTuple_GetItem(found, 0))) {
+    if (PyTuple_Check(found) && PyTuple_Size(found) == 5 && PyUnicode_Check(PyTuple_GetItem(found, 0))) {
         now->width = PyLong_AsLongLong(PyTuple_GetItem(found, 1));
         now->height = PyLong_AsLongLong(PyTuple_GetItem(found, 2));
+        now->jpeg = PyTuple_GetItem(found, 3) == Py_True;
+        now->progressive = PyTuple_GetItem(found, 4) == Py_True;
         now->kind = PyUnicode_FromFormat("%U %U", PyTuple_GetItem(found, 0), now->of[now->image]->text);
     }
     Py_DECREF(found);
