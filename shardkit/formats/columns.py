@@ -6,6 +6,7 @@ Numbers are native int64 as bytes; `int64s` is a view of them.
 
 from __future__ import annotations
 
+import struct
 import sys
 from array import array
 from collections import Counter
@@ -17,6 +18,7 @@ import msgspec
 from shardkit.native import load
 from shardkit.sample import field_of, text_of_path
 
+_SPAN = struct.Struct("=qq")
 _SIGNED = 7 if sys.byteorder == "little" else 0  # the byte of a number that has its sign
 
 
@@ -58,8 +60,8 @@ class Strings(msgspec.Struct, frozen=True, array_like=True):
         """Item `number`, 0 … n - 1; IndexError beyond."""
         if not 0 <= number < len(self):
             raise IndexError(f"item {number} of {len(self)}")
-        offsets = int64s(self.offsets)
-        return self.data[offsets[number] : offsets[number + 1]]
+        start, end = _SPAN.unpack_from(self.offsets, 8 * number)  # in half the time of a view
+        return self.data[start:end]
 
     def __iter__(self) -> Iterator[bytes]:
         return map(self.data.__getitem__, self._slices())

@@ -28,9 +28,6 @@ NATIVE_FIELDS = {"jpg": "JPEG", "jpe": "JPEG", "jfif": "JPEG", "png": "PNG"}
 """The fields whose files are nearly always what the C extension writes, and what these are: PNGs only under `png`, and
 JPEGs under any other name."""
 
-LOOKED_AT = 256
-"""The paths of a shard by which its way is chosen."""
-
 
 def is_plain(task: ShardTask) -> bool:
     """Whether each sample of the task is one file, on this machine or in an archive."""
@@ -45,10 +42,9 @@ def is_native(task: ShardTask) -> bool:
     if not (is_plain(task) and _may_gather(task) and FORMATS[task.format].has_gatherer()):
         return False
     assert isinstance(task.samples, FileSamples)
-    paths = task.samples.paths
-    some = range(0, len(paths), len(paths) // LOOKED_AT + 1)
-    counts = fields_of(paths.at(some)).counts(0, len(some))
-    return 2 * sum(count for field, count in counts.items() if field in NATIVE_FIELDS) > len(some)
+    count = len(task.samples.paths)
+    fields = fields_of(task.samples.paths).counts(0, count)
+    return 2 * sum(files for field, files in fields.items() if field in NATIVE_FIELDS) > count
 
 
 def write_plain(task: ShardTask, sink: Sink, advance: Advance) -> Written | None:
@@ -139,7 +135,8 @@ def _write(
     pieces: list[bytes] = []
     position = pending = number = reported = seen = 0
     while number < len(paths):
-        fast = gather if fields[number] in NATIVE_FIELDS else None
+        field = fields[number]
+        fast = gather if field in NATIVE_FIELDS else None
         if pending >= sink.FLUSH_BYTES or (pending and fast is not None):
             sink.write(pieces, pending)
             pieces, pending = [], 0
@@ -153,7 +150,6 @@ def _write(
             seen += sum(sizes[first:number])
             continue
         path, size, label, key = paths[number], sizes[number], labels[number], keys[number].decode()
-        field = fields[number]
         number += 1
         seen += size
         try:
