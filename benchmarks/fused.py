@@ -1,13 +1,14 @@
 """Compare the fused JPEG decoder with the general path and with bare loops, over a folder of JPEGs: time and pixels.
 
     python benchmarks/fused.py FOLDER [--size 224] [--count 640] [--batch 64] [--rounds 5] [--picture DIFF.png]
-    python benchmarks/fused.py FOLDER --options [--size 32] [--count 2048] [--batch 128]
+    python benchmarks/fused.py FOLDER --options [--size 32] [--count 2048] [--batch 128] [--vectors avx2] [--format png]
 
 Time is processor time per image in one thread, with the contestants in turns, as the median of the rounds: other load
 on the machine affects it little. Pixels: mean absolute difference from Pillow's decode, crop and antialiased bilinear
 resize, in steps of 1/255. The picture shows some crops: Pillow's, the fused decoder's, and 32 times their difference
-on gray. With --options: the rates of other filters, `exact`, number types and layouts as parts of that of a bilinear
-random crop; where all images have the size, of whole ones.
+on gray. With --options: the rates of every other option as parts of that of a bilinear random crop; where all images
+have the size, of whole ones. Crops that take another box are compared with a bilinear one of the same kind. --vectors:
+as if the processor had no longer ones. --format: the images are saved so before.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from decode_accuracy import read_images
 from shardkit.images import fused
 from shardkit.images.crops import center_box, random_box
 from shardkit.images.decoder import DecodeOptions, ImageDecoder
+from shardkit.native import load
 
 CROPS = ("resize", "center", "random")
 Fill = Callable[[list[bytes], np.ndarray, Any], object]
@@ -109,52 +111,98 @@ def speed(datas: list[bytes], size: int, batch: int, rounds: int) -> None:
             print(f"{crop:9}{name:38}{median:9.0f}{min(found):8.0f}{median / ours:10.2f}x")
 
 
-def kinds_of_options(size: int, *, whole: bool) -> dict[str, dict[str, Any]]:
+VECTORS = {"sse2": 0, "avx2": 1, "vnni": 2}
+FORMATS = {"jpeg": {}, "png": {"compress_level": 6}, "webp": {"quality": 90}}
+IMAGENET = {"mean": "imagenet", "std": "imagenet"}
+Kinds = dict[str, tuple[str, dict[str, Any]]]
+"""Name -> the name of the kind that it is compared with, and the options."""
+
+
+def kinds_of_options(size: int, *, whole: bool) -> Kinds:
     """What is asked of the decoder; the first is the fast path."""
     base = {"size": size} if whole else {"size": size, "crop": "random", "flip": True}
     smaller = base | {"size": size * 3 // 4} if whole else base
-    imagenet = {"mean": "imagenet", "std": "imagenet"}
-    kinds: dict[str, dict[str, Any]] = {"fast path": base}
+    fast, gray = "fast path", "gray"
+    kinds: Kinds = {fast: (fast, base)}
     if whole:
-        kinds |= {"no size": {}, "resized": smaller}
-    for name in ("bicubic", "lanczos", "area"):
+        kinds |= {"no size": (fast, {}), "resized": (fast, smaller)}
+    for name in ("bilinear", "bicubic", "lanczos", "area", "hamming", "nearest"):
         kinds |= {
-            name: smaller | {"interpolation": name},
-            f"exact {name}": smaller | {"interpolation": name, "exact": True},
+            name: (fast, smaller | {"interpolation": name}),
+            f"exact {name}": (fast, smaller | {"interpolation": name, "exact": True}),
         }
-    return kinds | {
-        "exact": smaller | {"exact": True},
-        "float32": base | {"dtype": "float32"},
-        "float32 imagenet": base | imagenet,
-        "float32 imagenet chw": base | imagenet | {"layout": "chw"},
-        "float16 imagenet": base | imagenet | {"dtype": "float16"},
+    kinds |= {
+        "float32": (fast, base | {"dtype": "float32"}),
+        "float32 imagenet": (fast, base | IMAGENET),
+        "float32 imagenet chw": (fast, base | IMAGENET | {"layout": "chw"}),
+        "uint8 chw": (fast, base | {"layout": "chw"}),
+        "rescale": (fast, base | {"rescale": 1 / 255}),
+        "orientation": (fast, base | {"orientation": True}),
+        "vertical flip": (fast, base | {"flip": "vertical"}),
+        "both flips": (fast, base | {"flip": "both"}),
+        "pad": (fast, {"size": size, "crop": "pad", "padding": size // 8, "fill": (124, 116, 104)} if whole else base),
+        gray: (fast, base | {"color": "gray"}),
+        "exact gray": (fast, smaller | {"color": "gray", "exact": True}),
+        "exact gray lanczos": (fast, smaller | {"color": "gray", "exact": True, "interpolation": "lanczos"}),
+        "exact imagenet chw": (fast, smaller | IMAGENET | {"exact": True, "layout": "chw"}),
+        "scale and ratio": (fast, base | {"crop": "random", "scale": (0.08, 1.0), "ratio": (0.75, 1.333)}),
     }
+    for name in ("float16", "bfloat16"):
+        kinds[f"{name} imagenet"] = (fast, base | IMAGENET | {"dtype": name})
+    for crop in ("resize", "center", "cover", "random-cover"):
+        box = {"size": smaller["size"], "crop": crop}
+        kinds |= {
+            crop: (crop, box),
+            f"{crop} exact bicubic": (crop, box | {"exact": True, "interpolation": "bicubic"}),
+            f"{crop} exact lanczos": (crop, box | {"exact": True, "interpolation": "lanczos"}),
+        }
+    if not whole:
+        padded = {"size": size, "crop": "pad", "padding": size // 8}
+        kinds |= {"pad": ("resize", padded), "pad exact": ("resize", padded | {"exact": True})}
+    return kinds
 
 
-def options_speed(datas: list[bytes], size: int, batch: int, rounds: int) -> None:
-    """Print the rate of each kind of options, of that of the first."""
+def processor_time(one: ImageDecoder, datas: list[bytes], out: np.ndarray, batch: int) -> float:
+    """Microseconds an image."""
+    draws, began = one.draws(1, np.arange(len(datas))), time.process_time()
+    for i in range(0, len(datas), batch):
+        part = datas[i : i + batch]
+        assert not one.batch_into(part, out[: len(part)], None if draws is None else draws[i : i + batch])
+    return (time.process_time() - began) / len(datas) * 1e6
+
+
+def options_speed(datas: list[bytes], size: int, batch: int, rounds: int, only: str) -> None:
+    """Print the rate of each kind of options, of that of the one it is compared with."""
     from PIL import Image
 
     shapes = {Image.open(io.BytesIO(data)).size for data in datas}
     kinds = kinds_of_options(size, whole=shapes == {(size, size)})
-    decoders = {name: ImageDecoder(DecodeOptions(**asked)) for name, asked in kinds.items()}
+    asked = {name for name in kinds if only in name}
+    asked |= {kinds[name][0] for name in asked}
+    decoders = {name: ImageDecoder(DecodeOptions(**kinds[name][1])) for name in kinds if name in asked}
     decoders = {name: one if one.shape else one.of_size((size, size)) for name, one in decoders.items()}
     outs = {name: np.empty((batch, *(one.shape or ())), one.dtype) for name, one in decoders.items()}
     times: dict[str, list[float]] = {name: [] for name in decoders}
     for _ in range(rounds + 1):
         for name, one in decoders.items():
-            draws, began = one.draws(1, np.arange(len(datas))), time.process_time()
-            for i in range(0, len(datas), batch):
-                part = datas[i : i + batch]
-                assert not one.batch_into(
-                    part, outs[name][: len(part)], None if draws is None else draws[i : i + batch]
-                )
-            times[name].append((time.process_time() - began) / len(datas) * 1e6)
-    fast = next(iter(times.values()))
-    print(f"{'options':24}{'us/image':>9}{'of the fast path':>18}")
+            times[name].append(processor_time(one, datas, outs[name], batch))
+    print(f"{'options':28}{'us/image':>9}{'rate':>8}  of that of")
     for name, found in times.items():
-        ratio = statistics.median(a / b for a, b in zip(fast[1:], found[1:], strict=True))  # without the first round
-        print(f"{name:24}{statistics.median(found[1:]):9.1f}{ratio:18.2f}", flush=True)
+        fast, own = times[kinds[name][0]][1:], found[1:]  # without the first round
+        ratio = statistics.median(a / b for a, b in zip(fast, own, strict=True))
+        print(f"{name:28}{statistics.median(own):9.1f}{ratio:8.2f}  {kinds[name][0]}", flush=True)
+
+
+def saved_as(datas: list[bytes], name: str) -> list[bytes]:
+    """The images in another format."""
+    from PIL import Image
+
+    found = []
+    for data in datas:
+        to = io.BytesIO()
+        Image.open(io.BytesIO(data)).convert("RGB").save(to, name, **FORMATS[name])
+        found.append(to.getvalue())
+    return found
 
 
 def pixels(datas: list[bytes], size: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -193,13 +241,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--picture", type=Path)
     parser.add_argument("--options", action="store_true", help="compare the options of decode()")
+    parser.add_argument("--only", default="", help="with --options: those that have this in their name")
+    parser.add_argument("--vectors", choices=VECTORS, default="vnni")
+    parser.add_argument("--format", choices=FORMATS, default="jpeg")
     options = parser.parse_args()
     if not fused.available("jpeg"):
         parser.error(f"the fused decoder is not there: {fused.build_info()['reason']}")
     datas = read_images(options.folder, options.count)
     print(f"{len(datas)} images to {options.size} x {options.size}; {fused.build_info()}")
     if options.options:
-        options_speed(datas, options.size, options.batch, options.rounds)
+        part = load(options.format)[0]
+        if options.format != "jpeg":
+            datas = saved_as(datas, options.format)
+        print(f"{options.format}, vectors: {list(VECTORS)[part.allow_vectors(VECTORS[options.vectors])]}")
+        options_speed(datas, options.size, options.batch, options.rounds, options.only)
         return
     speed(datas, options.size, options.batch, options.rounds)
     shown = pixels(datas, options.size)

@@ -125,22 +125,6 @@ static PyObject *py_random_box(PyObject *module, PyObject *args)
     return result;
 }
 
-PyDoc_STRVAR(
-    allow_vectors_doc,
-    "allow_vectors(most)\n--\n\n"
-    "Which vectors may be used, where the processor has them: 0 those that all have, 1 AVX2 too, 2 VNNI too. For\n"
-    "the test that compares them. Returns the best of them that are used.");
-
-static PyObject *py_allow_vectors(PyObject *module, PyObject *most)
-{
-    long given = PyLong_AsLong(most);
-    (void)module;
-    if (given == -1 && PyErr_Occurred())
-        return NULL;
-    vectors_allowed = given < VECTORS_SHORT ? VECTORS_SHORT : given > VECTORS_VNNI ? VECTORS_VNNI : (int)given;
-    return PyLong_FromLong(best_vectors());
-}
-
 static PyMethodDef methods[] = {
     {"decode_batch", py_decode_batch, METH_VARARGS, decode_batch_doc},
     {"seek_points", py_seek_points, METH_VARARGS, seek_points_doc},

@@ -15,6 +15,7 @@
 
 static PyMethodDef methods[] = {
     {"decode_batch", py_decode_batch, METH_VARARGS, decode_batch_doc},
+    {"allow_vectors", py_allow_vectors, METH_O, allow_vectors_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -122,37 +122,6 @@ static AVX2 int sum_pixels_avx2(unsigned char *out, const uint16_t *sums, const 
 
 /* --------------------------------------------------------------------------------------------- pixels/precise.h */
 
-/* The products of an output's taps, added up but for two lots of four sums. pairs: of weights, as for
- * resize_count_pixels. */
-static AVX2 ALWAYS_INLINE void two_lots(const unsigned char *pixels, const v8s *pairs, const int n_pairs,
-                                        const int wide, __m256i *high, __m256i *low)
-{
-    const __m128i turn = _mm_setr_epi8(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
-    int p = 0;
-    *high = *low = _mm256_setzero_si256();
-    for (; p + 2 <= n_pairs; p += 2) {
-        const __m128i bytes = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(pixels + 8 * p)), turn);
-        const __m256i four = _mm256_cvtepu8_epi16(bytes);
-        if (!wide) {
-            *high = _mm256_add_epi32(*high, _mm256_madd_epi16(four, load_32(pairs + p)));
-            continue;
-        }
-        const __m256i a = load_32(pairs + 2 * p), b = load_32(pairs + 2 * p + 2);
-        *high = _mm256_add_epi32(*high, _mm256_madd_epi16(four, _mm256_permute2x128_si256(a, b, 0x20)));
-        *low = _mm256_add_epi32(*low, _mm256_madd_epi16(four, _mm256_permute2x128_si256(a, b, 0x31)));
-    }
-    if (p < n_pairs) {
-        const __m128i two = (__m128i)two_pixels(pixels + 8 * p);
-        const __m256i zero = _mm256_setzero_si256();
-        const __m128i by_high = _mm_madd_epi16(two, (__m128i)pairs[p * (1 + wide)]);
-        *high = _mm256_add_epi32(*high, _mm256_inserti128_si256(zero, by_high, 0));
-        if (wide) {
-            const __m128i by_low = _mm_madd_epi16(two, (__m128i)pairs[2 * p + 1]);
-            *low = _mm256_add_epi32(*low, _mm256_inserti128_si256(zero, by_low, 0));
-        }
-    }
-}
-
 /* As rounded. */
 static AVX2 ALWAYS_INLINE __m256i rounded_8(__m256i high, __m256i low, const int wide)
 {
@@ -168,52 +137,71 @@ static AVX2 ALWAYS_INLINE __m128i clipped_16(__m256i a, __m256i b)
     return _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
 }
 
-/* Sums of two outputs, the first in the low half. */
+/* The products of two taps of two outputs, added to the sums. pairs: of their weights. */
+static AVX2 ALWAYS_INLINE void add_products(__m256i *high, __m256i *low, __m256i taps, const v8s *pairs, const int wide)
+{
+    *high = _mm256_add_epi32(*high, _mm256_madd_epi16(taps, load_32(pairs)));
+    if (wide)
+        *low = _mm256_add_epi32(*low, _mm256_madd_epi16(taps, load_32(pairs + 2)));
+}
+
+/* Two outputs, the first in the low half. pairs: by fill_column_pairs. */
 static AVX2 ALWAYS_INLINE __m256i two_outputs(const unsigned char *in, const int *first, const v8s *pairs,
                                               const int n_pairs, const int wide)
 {
-    __m256i high_a, low_a, high_b, low_b, low = _mm256_setzero_si256();
-    two_lots(in + 4 * (size_t)first[0], pairs, n_pairs, wide, &high_a, &low_a);
-    two_lots(in + 4 * (size_t)first[1], pairs + n_pairs * (1 + wide), n_pairs, wide, &high_b, &low_b);
-    const __m256i high = _mm256_add_epi32(_mm256_permute2x128_si256(high_a, high_b, 0x20),
-                                          _mm256_permute2x128_si256(high_a, high_b, 0x31));
-    if (wide)
-        low = _mm256_add_epi32(_mm256_permute2x128_si256(low_a, low_b, 0x20),
-                               _mm256_permute2x128_si256(low_a, low_b, 0x31));
+    const __m128i both = _mm_setr_epi8(0, -1, 4, -1, 1, -1, 5, -1, 2, -1, 6, -1, 3, -1, 7, -1),
+                  others = _mm_setr_epi8(8, -1, 12, -1, 9, -1, 13, -1, 10, -1, 14, -1, 11, -1, 15, -1);
+    const __m256i first_two = _mm256_broadcastsi128_si256(both), last_two = _mm256_broadcastsi128_si256(others);
+    const unsigned char *a = in + 4 * (size_t)first[0], *b = in + 4 * (size_t)first[1];
+    const int each = 2 * (1 + wide);
+    __m256i high = _mm256_setzero_si256(), low = high;
+    int p = 0;
+    for (; p + 2 <= n_pairs; p += 2) {
+        const __m256i four =
+            _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(a + 8 * p))),
+                                    _mm_loadu_si128((const __m128i *)(b + 8 * p)), 1);
+        add_products(&high, &low, _mm256_shuffle_epi8(four, first_two), pairs + p * each, wide);
+        add_products(&high, &low, _mm256_shuffle_epi8(four, last_two), pairs + (p + 1) * each, wide);
+    }
+    if (p < n_pairs) {
+        const __m256i two =
+            _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadl_epi64((const __m128i *)(a + 8 * p))),
+                                    _mm_loadl_epi64((const __m128i *)(b + 8 * p)), 1);
+        add_products(&high, &low, _mm256_shuffle_epi8(two, first_two), pairs + p * each, wide);
+    }
     return rounded_8(high, low, wide);
 }
 
-static AVX2 ALWAYS_INLINE int resize_count_pixels_avx2(unsigned char *out, const unsigned char *in, const int *first,
-                                                       const v8s *pairs, const int n_pairs, const int wide, int n)
+static AVX2 ALWAYS_INLINE void resize_count_pixels_avx2(unsigned char *out, const unsigned char *in, const int *first,
+                                                        const v8s *pairs, const int n_pairs, const int wide, int n)
 {
-    const int each = n_pairs * (1 + wide);
-    int x = 0;
-    for (; x + 4 <= n; x += 4, pairs += 4 * each) {
+    const int each = 2 * n_pairs * (1 + wide);
+    for (int x = 0; x < n; x += OUTPUTS_AT_ONCE, pairs += 2 * each) {
         const __m256i a = two_outputs(in, first + x, pairs, n_pairs, wide),
-                      b = two_outputs(in, first + x + 2, pairs + 2 * each, n_pairs, wide);
-        const __m128i bytes = clipped_16(a, b);
-        _mm_storeu_si128((__m128i *)(out + 4 * (size_t)x), bytes);
+                      b = two_outputs(in, first + x + 2, pairs + each, n_pairs, wide);
+        _mm_storeu_si128((__m128i *)(out + 4 * (size_t)x), clipped_16(a, b));
     }
-    return x;
 }
 
-/* As resize_row for colours, for the first of n pixels. How many these are. */
-static AVX2 int resize_row_avx2(unsigned char *out, const unsigned char *in, const int *first, const v8s *pairs,
-                                int count, int wide, int n)
+/* As resize_row, for n pixels and up to three more. */
+static AVX2 void resize_row_avx2(unsigned char *out, const unsigned char *in, const int *first, const v8s *pairs,
+                                 int count, int wide, int n)
 {
     if (wide)
         switch (count) {
-        case 2: return resize_count_pixels_avx2(out, in, first, pairs, 2, 1, n);
-        case 3: return resize_count_pixels_avx2(out, in, first, pairs, 3, 1, n);
-        case 4: return resize_count_pixels_avx2(out, in, first, pairs, 4, 1, n);
-        default: return resize_count_pixels_avx2(out, in, first, pairs, count, 1, n);
+        case 2: resize_count_pixels_avx2(out, in, first, pairs, 2, 1, n); break;
+        case 3: resize_count_pixels_avx2(out, in, first, pairs, 3, 1, n); break;
+        case 4: resize_count_pixels_avx2(out, in, first, pairs, 4, 1, n); break;
+        case 5: resize_count_pixels_avx2(out, in, first, pairs, 5, 1, n); break;
+        default: resize_count_pixels_avx2(out, in, first, pairs, count, 1, n);
         }
-    switch (count) {
-    case 3: return resize_count_pixels_avx2(out, in, first, pairs, 3, 0, n);
-    case 4: return resize_count_pixels_avx2(out, in, first, pairs, 4, 0, n);
-    case 5: return resize_count_pixels_avx2(out, in, first, pairs, 5, 0, n);
-    default: return resize_count_pixels_avx2(out, in, first, pairs, count, 0, n);
-    }
+    else
+        switch (count) {
+        case 3: resize_count_pixels_avx2(out, in, first, pairs, 3, 0, n); break;
+        case 4: resize_count_pixels_avx2(out, in, first, pairs, 4, 0, n); break;
+        case 5: resize_count_pixels_avx2(out, in, first, pairs, 5, 0, n); break;
+        default: resize_count_pixels_avx2(out, in, first, pairs, count, 0, n);
+        }
 }
 
 /* 16 samples of an output row. */

@@ -258,6 +258,22 @@ end:
     return result;
 }
 
+PyDoc_STRVAR(
+    allow_vectors_doc,
+    "allow_vectors(most)\n--\n\n"
+    "Which vectors may be used, where the processor has them: 0 those that all have, 1 AVX2 too, 2 VNNI too. For\n"
+    "the test that compares them. Returns the best of them that are used.");
+
+static PyObject *py_allow_vectors(PyObject *module, PyObject *most)
+{
+    long given = PyLong_AsLong(most);
+    (void)module;
+    if (given == -1 && PyErr_Occurred())
+        return NULL;
+    vectors_allowed = given < VECTORS_SHORT ? VECTORS_SHORT : given > VECTORS_VNNI ? VECTORS_VNNI : (int)given;
+    return PyLong_FromLong(best_vectors());
+}
+
 static void free_module(void *module)
 {
     (void)module;

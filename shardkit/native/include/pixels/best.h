@@ -36,20 +36,17 @@ static void best_sum_pixels_rgb(unsigned char *out, const uint16_t *sums, const 
     sum_pixels_rgb(out + 3 * (size_t)done, sums, first + done, pairs + (size_t)done * count, count, n - done);
 }
 
-static void best_resize_row(unsigned char *out, const unsigned char *in, const precise_taps *across, const v8s *pairs,
-                            int samples, int wide, int n)
+/* For n pixels and up to three more. */
+static void best_resize_row(unsigned char *out, const unsigned char *in, const int *first, const v8s *pairs, int count,
+                            int wide, int n)
 {
 #ifdef AVX2
-    if (samples == 4 && has_avx2()) {
-        const int done = resize_row_avx2(out, in, across->first, pairs, across->n_pairs, wide, n);
-        precise_taps rest = *across;
-        rest.first += done;
-        resize_row(out + 4 * (size_t)done, in, &rest, pairs + (size_t)done * across->n_pairs * (1 + wide), 4, wide,
-                   n - done);
+    if (has_avx2()) {
+        resize_row_avx2(out, in, first, pairs, count, wide, n);
         return;
     }
 #endif
-    resize_row(out, in, across, pairs, samples, wide, n);
+    resize_row(out, in, first, pairs, count, wide, n);
 }
 
 static void best_sum_samples(unsigned char *out, const unsigned char *const *rows, const v8s *pairs, int n_pairs,

@@ -21,13 +21,33 @@ typedef int16_t v8s __attribute__((vector_size(16)));
 typedef int32_t v4 __attribute__((vector_size(16)));
 typedef uint32_t v4u __attribute__((vector_size(16)));
 
-/* As `taps`, with signed weights. exact: room for one output's weights before they are rounded. */
+/* As `taps`, with signed weights. used: the largest of the counts, often one less than there is room for. exact: room
+ * for one output's weights before they are rounded. */
 typedef struct {
     int *first, *count;
     int32_t *weight;
     double *exact;
-    int most, n_pairs;
+    int most, used;
 } precise_taps;
+
+/* Columns are computed by four, so that there are weights for up to three more, all zero. */
+#define OUTPUTS_AT_ONCE 4
+#define EIGHT 8 /* taps of a gray row that are computed at once */
+
+static int outputs_of(int n)
+{
+    return (n + OUTPUTS_AT_ONCE - 1) / OUTPUTS_AT_ONCE * OUTPUTS_AT_ONCE;
+}
+
+static int pairs_of(int taps)
+{
+    return (taps + 1) / 2;
+}
+
+static int eights_of(int taps)
+{
+    return (taps + EIGHT - 1) / EIGHT;
+}
 
 /* ------------------------------------------------------------------------------------------------------- weights */
 
@@ -39,8 +59,6 @@ static int plan_taps(precise_taps *down, precise_taps *across, const settings *s
     across->most = most_taps(set->filter, width, set->width);
     down->most = down->most < in_height ? down->most : in_height;
     across->most = across->most < in_width ? across->most : in_width;
-    down->n_pairs = (down->most + 1) / 2;
-    across->n_pairs = (across->most + 1) / 2;
     return set->exact || down->most > NARROW_TAPS || across->most > NARROW_TAPS;
 }
 
@@ -56,9 +74,10 @@ static size_t taps_bytes(const precise_taps *axis, int out)
     return (size_t)out * (2 * sizeof(int) + (size_t)axis->most * sizeof(int32_t)) + (size_t)axis->most * sizeof(double);
 }
 
-static size_t pairs_bytes(const precise_taps *axis, int out, int samples)
+/* Of the weights of `out` outputs as vectors: by fill_pairs for colours, by fill_eights for gray. */
+static size_t vectors_bytes(const precise_taps *axis, int out, int samples)
 {
-    return samples == 4 ? (size_t)out * axis->n_pairs * 2 * sizeof(v8s) : 0;
+    return (size_t)out * (samples == 4 ? pairs_of(axis->most) : eights_of(axis->most)) * 2 * sizeof(v8s);
 }
 
 /* The filter at the inputs first, first + 1 and so on, of which `by` lie in a unit around the center. Their sum. */
@@ -106,6 +125,7 @@ static void fill_precise_taps(precise_taps *axis, const settings *set, int wide,
 {
     const double shrink = length / out, scale = shrink > 1 ? shrink : 1, one = 1 << (wide ? WIDE_BITS : NARROW_BITS);
     const double by = 1 / scale, angle = 3.14159265358979323846 / 3 * by, turn[2] = {sin(angle), cos(angle)};
+    axis->used = 0;
     for (int i = 0; i < out; i++) {
         const double center = start + (i + 0.5) * shrink;
         int first, end, count, place = reverse ? out - 1 - i : i, left = (int)one, largest = 0;
@@ -128,25 +148,61 @@ static void fill_precise_taps(precise_taps *axis, const settings *set, int wide,
         memset(weight + count, 0, (size_t)(axis->most - count) * sizeof *weight);
         axis->first[place] = first;
         axis->count[place] = count;
+        axis->used = count > axis->used ? count : axis->used;
     }
 }
 
-/* The weights of output i by two, each pair four times; if they are wide, their high parts and then their low ones. */
-static void fill_pairs(v8s *pairs, const precise_taps *axis, int i, int wide)
+/* A weight of 22 places as two parts of 11, of which the low one is not negative. */
+static inline int16_t high_part(int32_t weight)
 {
-    const int32_t *w = axis->weight + (size_t)i * axis->most;
-    for (int p = 0; p < axis->n_pairs; p++) {
-        int32_t a = w[2 * p], b = 2 * p + 1 < axis->most ? w[2 * p + 1] : 0;
-        int16_t c, d;
+    return (int16_t)((weight - (weight & ((1 << PART_BITS) - 1))) / (1 << PART_BITS));
+}
+
+static inline int16_t low_part(int32_t weight)
+{
+    return (int16_t)(weight & ((1 << PART_BITS) - 1));
+}
+
+/* `count` weights by two, each pair four times; if they are wide, their high parts and then their low ones. step: from
+ * one vector to the next, of those that stand side by side. */
+static void fill_pairs(v8s *pairs, const int32_t *w, int count, int wide, int step)
+{
+    for (int t = 0; t < count; t += 2, pairs += (1 + wide) * step) {
+        const int32_t a = w[t], b = t + 1 < count ? w[t + 1] : 0;
+        int16_t c = (int16_t)a, d = (int16_t)b;
         if (wide) {
-            const int32_t low_a = a & ((1 << PART_BITS) - 1), low_b = b & ((1 << PART_BITS) - 1);
-            c = (int16_t)low_a, d = (int16_t)low_b;
-            a = (a - low_a) / (1 << PART_BITS), b = (b - low_b) / (1 << PART_BITS);
-            pairs[2 * p + 1] = (v8s){c, d, c, d, c, d, c, d};
+            c = low_part(a), d = low_part(b);
+            pairs[step] = (v8s){c, d, c, d, c, d, c, d};
+            c = high_part(a), d = high_part(b);
         }
-        c = (int16_t)a, d = (int16_t)b;
-        pairs[p * (1 + wide)] = (v8s){c, d, c, d, c, d, c, d};
+        pairs[0] = (v8s){c, d, c, d, c, d, c, d};
     }
+}
+
+/* The weights of all columns, of two outputs side by side. */
+static void fill_column_pairs(v8s *pairs, const precise_taps *across, int n, int wide)
+{
+    const size_t each = (size_t)pairs_of(across->used) * (1 + wide);
+    for (int x = 0; x < outputs_of(n); x++) {
+        v8s *to = pairs + (x / 2) * each * 2 + x % 2;
+        if (x < n)
+            fill_pairs(to, across->weight + (size_t)x * across->most, across->used, wide, 2);
+        else
+            for (size_t i = 0; i < each; i++)
+                to[2 * i] = (v8s){0};
+    }
+}
+
+/* The weights of all columns for a gray row, by eight: high parts, then low ones, or all of them, then zeros. */
+static void fill_eights(v8s *eights, const precise_taps *across, int n, int wide)
+{
+    const int count = eights_of(across->used) * EIGHT;
+    for (int x = 0; x < outputs_of(n); x++)
+        for (int t = 0; t < count; t++, eights += t % EIGHT ? 0 : 2) {
+            const int32_t w = x < n && t < across->used ? across->weight[(size_t)x * across->most + t] : 0;
+            eights[0][t % EIGHT] = wide ? high_part(w) : (int16_t)w;
+            eights[1][t % EIGHT] = wide ? low_part(w) : 0;
+        }
 }
 
 /* The input of each output, as Pillow adds up its positions. */
@@ -198,12 +254,16 @@ static inline void two_rows(const unsigned char *a, const unsigned char *b, v8s 
 #endif
 }
 
-/* A sum of the high parts and one of the low parts, rounded. */
-static inline v4 rounded(v4u high, v4u low, const int wide)
+/* A sum of the high parts and one of the low parts together. */
+static inline v4u joined(v4u high, v4u low, const int wide)
+{
+    return wide ? (high << PART_BITS) + low : high;
+}
+
+static inline v4 rounded(v4u sum, const int wide)
 {
     const int bits = wide ? WIDE_BITS : NARROW_BITS;
     const uint32_t half = (uint32_t)1 << (bits - 1);
-    v4u sum = wide ? (high << PART_BITS) + low : high;
     return (v4)(sum + (v4u){half, half, half, half}) >> bits;
 }
 
@@ -221,61 +281,121 @@ static inline void clipped(unsigned char *out, v4 first, v4 second)
 #endif
 }
 
-static inline unsigned char clipped_one(uint32_t sum, int wide)
+/* Eight bytes as numbers of 16 bits. */
+static inline v8s eight_pixels(const unsigned char *pixels)
 {
-    const int bits = wide ? WIDE_BITS : NARROW_BITS;
-    const int32_t value = (int32_t)(sum + ((uint32_t)1 << (bits - 1))) >> bits;
-    return (unsigned char)(value < 0 ? 0 : value > 255 ? 255 : value);
+#if defined(__SSE2__)
+    return (v8s)_mm_unpacklo_epi8(_mm_loadl_epi64((const __m128i *)pixels), _mm_setzero_si128());
+#else
+    v8b in;
+    memcpy(&in, pixels, sizeof in);
+    return __builtin_convertvector(in, v8s);
+#endif
+}
+
+/* The sum of each of four vectors. */
+static inline v4u four_sums(v4u a, v4u b, v4u c, v4u d)
+{
+#if defined(__SSE2__)
+    const __m128i ab = _mm_add_epi32(_mm_unpacklo_epi32((__m128i)a, (__m128i)b),
+                                     _mm_unpackhi_epi32((__m128i)a, (__m128i)b)),
+                  cd = _mm_add_epi32(_mm_unpacklo_epi32((__m128i)c, (__m128i)d),
+                                     _mm_unpackhi_epi32((__m128i)c, (__m128i)d));
+    return (v4u)_mm_add_epi32(_mm_unpacklo_epi64(ab, cd), _mm_unpackhi_epi64(ab, cd));
+#else
+    return (v4u){a[0] + a[1] + a[2] + a[3], b[0] + b[1] + b[2] + b[3], c[0] + c[1] + c[2] + c[3],
+                 d[0] + d[1] + d[2] + d[3]};
+#endif
 }
 
 /* As Pillow converts RGB to L (ITU-R 601-2, 16 binary places). in: pixels of four bytes. */
 static void gray_of_colour(unsigned char *out, const unsigned char *in, int n)
 {
-    for (int x = 0; x < n; x++, in += 4)
+    int x = 0;
+#if defined(__SSE2__)
+    const __m128i red_blue = _mm_set1_epi32(7471 << 16 | 19595), half_green = _mm_set1_epi32(38470 / 2),
+                  half = _mm_set1_epi32(0x8000), ones = _mm_set1_epi32(0xFF00FF);
+    for (; x + 4 <= n; x += 4) {
+        const __m128i pixels = _mm_loadu_si128((const __m128i *)(in + 4 * (size_t)x));
+        const __m128i both = _mm_madd_epi16(_mm_and_si128(pixels, ones), red_blue),
+                      green = _mm_madd_epi16(_mm_and_si128(_mm_srli_epi32(pixels, 8), ones), half_green);
+        const __m128i sum = _mm_add_epi32(_mm_add_epi32(both, half), _mm_add_epi32(green, green));
+        const __m128i words = _mm_packs_epi32(_mm_srli_epi32(sum, 16), _mm_setzero_si128());
+        const int bytes = _mm_cvtsi128_si32(_mm_packus_epi16(words, words));
+        memcpy(out + x, &bytes, 4);
+    }
+#endif
+    for (in += 4 * (size_t)x; x < n; x++, in += 4)
         out[x] = (unsigned char)((in[0] * 19595u + in[1] * 38470u + in[2] * 7471u + 0x8000u) >> 16);
 }
 
 /* ------------------------------------------------------------------------------------------------------ the passes */
 
-/* pairs: n_pairs * (1 + wide) for each pixel. in has room for 8 bytes more than its pixels. out: four bytes each. */
+/* pairs: by fill_column_pairs. in has room for 8 bytes more than its pixels. out: four bytes each. */
 static ALWAYS_INLINE void resize_count_pixels(unsigned char *out, const unsigned char *in, const int *first,
                                               const v8s *pairs, const int n_pairs, const int wide, int n)
 {
-    for (int x = 0; x < n; x++, out += 4, pairs += n_pairs * (1 + wide)) {
+    for (int x = 0; x < n; x++, out += 4, pairs += x % 2 ? 1 : 2 * n_pairs * (1 + wide) - 1) {
         const unsigned char *pixels = in + 4 * (size_t)first[x];
         v4u high = {0}, low = {0};
         unsigned char bytes[8];
         for (int p = 0; p < n_pairs; p++) {
             const v8s two = two_pixels(pixels + 8 * p);
-            high += multiply_add(two, pairs[p * (1 + wide)]);
+            high += multiply_add(two, pairs[2 * p * (1 + wide)]);
             if (wide)
-                low += multiply_add(two, pairs[2 * p + 1]);
+                low += multiply_add(two, pairs[4 * p + 2]);
         }
-        clipped(bytes, rounded(high, low, wide), (v4){0});
+        clipped(bytes, rounded(joined(high, low, wide), wide), (v4){0});
         memcpy(out, bytes, 4);
     }
 }
 
-static void resize_gray(unsigned char *out, const unsigned char *in, const precise_taps *across, int wide, int n)
+/* The products of a gray output's taps, added up but for four sums, with those of the low parts if they are wide. */
+static ALWAYS_INLINE v4u gray_lots(const unsigned char *pixels, const v8s *eights, const int n_eights, const int wide)
 {
-    for (int x = 0; x < n; x++) {
-        const unsigned char *pixels = in + across->first[x];
-        const int32_t *weight = across->weight + (size_t)x * across->most;
-        uint32_t sum = 0;
-        for (int t = 0; t < across->count[x]; t++)
-            sum += (uint32_t)(pixels[t] * weight[t]);
-        out[x] = clipped_one(sum, wide);
+    v4u high = {0}, low = {0};
+    for (int e = 0; e < n_eights; e++, pixels += EIGHT, eights += 2) {
+        const v8s bytes = eight_pixels(pixels);
+        high += multiply_add(bytes, eights[0]);
+        if (wide)
+            low += multiply_add(bytes, eights[1]);
+    }
+    return joined(high, low, wide);
+}
+
+/* n pixels and up to three more. */
+static ALWAYS_INLINE void resize_count_gray(unsigned char *out, const unsigned char *in, const int *first,
+                                            const v8s *eights, const int n_eights, const int wide, int n)
+{
+    const int each = 2 * n_eights;
+    for (int x = 0; x < n; x += OUTPUTS_AT_ONCE, eights += OUTPUTS_AT_ONCE * each) {
+        unsigned char bytes[8];
+        v4u lots[OUTPUTS_AT_ONCE];
+        for (int i = 0; i < OUTPUTS_AT_ONCE; i++)
+            lots[i] = gray_lots(in + first[x + i], eights + i * each, n_eights, wide);
+        clipped(bytes, rounded(four_sums(lots[0], lots[1], lots[2], lots[3]), wide), (v4){0});
+        memcpy(out + x, bytes, OUTPUTS_AT_ONCE);
     }
 }
 
-/* Inlined for the usual numbers of pairs, so that the compiler unrolls the loop over them. */
-static void resize_row(unsigned char *out, const unsigned char *in, const precise_taps *across, const v8s *pairs,
-                       int samples, int wide, int n)
+static void resize_gray(unsigned char *out, const unsigned char *in, const int *first, const v8s *eights, int n_eights,
+                        int wide, int n)
 {
-    const int *first = across->first, count = across->n_pairs;
-    if (samples == 1)
-        resize_gray(out, in, across, wide, n);
+    if (wide && n_eights == 1)
+        resize_count_gray(out, in, first, eights, 1, 1, n);
+    else if (wide && n_eights == 2)
+        resize_count_gray(out, in, first, eights, 2, 1, n);
     else if (wide)
+        resize_count_gray(out, in, first, eights, n_eights, 1, n);
+    else
+        resize_count_gray(out, in, first, eights, n_eights, 0, n);
+}
+
+/* Inlined for the usual numbers of pairs, so that the compiler unrolls the loop over them. */
+static void resize_row(unsigned char *out, const unsigned char *in, const int *first, const v8s *pairs, int count,
+                       int wide, int n)
+{
+    if (wide)
         resize_count_pixels(out, in, first, pairs, count, 1, n);
     else
         switch (count) {
@@ -301,7 +421,7 @@ static ALWAYS_INLINE void sum_eight(unsigned char *out, const unsigned char *con
             low_b += multiply_add(b, pairs[2 * p + 1]);
         }
     }
-    clipped(out, rounded(high_a, low_a, wide), rounded(high_b, low_b, wide));
+    clipped(out, rounded(joined(high_a, low_a, wide), wide), rounded(joined(high_b, low_b, wide), wide));
 }
 
 /* The weighted rows as n samples of out, which has room for 8 more, as the rows have. */

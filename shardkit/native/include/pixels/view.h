@@ -215,15 +215,15 @@ static void fill_quads(view *self)
 #ifdef VNNI
     const settings *set = self->set;
     const precise_taps *down = &self->fine_down, *across = &self->fine_across;
-    const int digits = digits_of(self->wide), columns = quads_of(across->most), rows = quads_of(down->most);
+    const int digits = digits_of(self->wide), columns = quads_of(across->used), rows = quads_of(down->used);
     int enough = has_vnni();
-    for (int x = 0; enough && self->samples == 4 && x < outputs_of_quads(set->width); x++)
+    for (int x = 0; enough && self->samples == 4 && x < outputs_of(set->width); x++)
         enough = fill_digits(self->fine_quads + (size_t)(x / 2) * columns * digits * 2 + x % 2,
-                             across->weight + (size_t)x * across->most, x < set->width ? across->most : 0, columns,
+                             across->weight + (size_t)x * across->most, x < set->width ? across->used : 0, columns,
                              digits, 2);
     for (int y = 0; enough && y < set->height; y++)
         enough = fill_digits(self->row_quads + (size_t)y * rows * digits, down->weight + (size_t)y * down->most,
-                             down->most, rows, digits, 1);
+                             down->used, rows, digits, 1);
     self->digits = enough ? digits : 0;
 #endif
 }
@@ -236,7 +236,7 @@ static const char *plan_precise(view *self, int in_height, int in_width, int div
     self->wide = plan_taps(down, across, set, part.height / divisor, part.width / divisor, in_height, in_width);
     self->by_columns = columns_first(set, in_height, in_width);
     self->beyond = across->most + QUAD;
-    const size_t height = (size_t)set->height, width = (size_t)set->width, columns = outputs_of_quads(set->width),
+    const size_t height = (size_t)set->height, width = (size_t)set->width, columns = outputs_of(set->width),
                  in_bytes = (((size_t)in_width + self->beyond) * self->samples + QUAD_ROOM + 63) / 64 * 64,
                  out_bytes = (columns * self->samples + QUAD_ROOM + 63) / 64 * 64,
                  row_quads = height * quads_of(down->most) * digits_of(self->wide) * sizeof(uint32_t),
@@ -244,8 +244,8 @@ static const char *plan_precise(view *self, int in_height, int in_width, int div
                  line_bytes = in_bytes > out_bytes ? in_bytes : out_bytes;
     self->own_bytes = self->by_columns ? in_bytes : out_bytes;
     size_t used = 0, total = 18 * 64 + taps_bytes(down, set->height) + taps_bytes(across, (int)columns) +
-                             pairs_bytes(across, set->width, self->samples) + pairs_bytes(down, 1, 4) + row_quads +
-                             column_quads + ((size_t)down->most + QUAD) * sizeof(void *) +
+                             vectors_bytes(across, (int)columns, self->samples) + vectors_bytes(down, 1, 4) +
+                             row_quads + column_quads + ((size_t)down->most + QUAD) * sizeof(void *) +
                              self->own_bytes * down->most + 2 * line_bytes;
     unsigned char *memory = room(&self->scratch, total);
     if (memory == NULL)
@@ -258,8 +258,8 @@ static const char *plan_precise(view *self, int in_height, int in_width, int div
     across->count = piece(&used, memory, width * sizeof(int));
     across->weight = piece(&used, memory, width * across->most * sizeof(int32_t));
     across->exact = piece(&used, memory, (size_t)across->most * sizeof(double));
-    self->fine_pairs = piece(&used, memory, pairs_bytes(across, set->width, self->samples));
-    self->row_pairs = piece(&used, memory, pairs_bytes(down, 1, 4));
+    self->fine_pairs = piece(&used, memory, vectors_bytes(across, (int)columns, self->samples));
+    self->row_pairs = piece(&used, memory, vectors_bytes(down, 1, 4));
     self->fine_quads = piece(&used, memory, column_quads);
     self->row_quads = piece(&used, memory, row_quads);
     self->window = piece(&used, memory, ((size_t)down->most + QUAD) * sizeof(void *));
@@ -274,11 +274,12 @@ static const char *plan_precise(view *self, int in_height, int in_width, int div
     self->kept = 1;
     fill_quads(self);
     memset(across->first + width, 0, (columns - width) * sizeof(int)); /* these have no weights */
-    for (int x = 0; x < set->width; x++) {
+    for (int x = 0; x < set->width; x++)
         across->first[x] -= self->left;
-        if (self->samples == 4 && !self->digits)
-            fill_pairs(self->fine_pairs + (size_t)x * across->n_pairs * (1 + self->wide), across, x, self->wide);
-    }
+    if (self->samples == 1)
+        fill_eights(self->fine_pairs, across, set->width, self->wide);
+    else if (!self->digits)
+        fill_column_pairs(self->fine_pairs, across, set->width, self->wide);
     return NULL;
 }
 
@@ -289,24 +290,28 @@ static void find_rows(view *self, int y)
     const int count = down->count[y];
     for (int t = 0; t < count; t++)
         self->window[t] = self->own + self->own_bytes * (size_t)((down->first[y] + t) % down->most);
-    for (int t = count; t < down->count[y] + QUAD - 1; t++)
+    for (int t = count; t < count + QUAD - 1; t++)
         self->window[t] = self->window[0]; /* those that are taken along, with weight zero */
     if (!self->digits)
-        fill_pairs(self->row_pairs, down, y, self->wide);
+        fill_pairs(self->row_pairs, down->weight + (size_t)y * down->most, count, self->wide, 1);
 }
 
-/* A row of the image, as the pixels of a row between the passes. */
+/* A row of the image, as the pixels of a row between the passes, and up to three more. */
 static void resize_columns(const view *self, unsigned char *out, const unsigned char *in)
 {
     const precise_taps *across = &self->fine_across;
+    const int width = self->set->width;
+    if (self->samples == 1) {
+        resize_gray(out, in, across->first, self->fine_pairs, eights_of(across->used), self->wide, width);
+        return;
+    }
 #ifdef VNNI
-    if (self->digits && self->samples == 4) {
-        resize_row_vnni(out, in, across->first, self->fine_quads, quads_of(across->most), self->digits,
-                        self->set->width);
+    if (self->digits) {
+        resize_row_vnni(out, in, across->first, self->fine_quads, quads_of(across->used), self->digits, width);
         return;
     }
 #endif
-    best_resize_row(out, in, across, self->fine_pairs, self->samples, self->wide, self->set->width);
+    best_resize_row(out, in, across->first, self->fine_pairs, pairs_of(across->used), self->wide, width);
 }
 
 /* The rows of the window as row y of the slot. */
@@ -315,12 +320,12 @@ static void sum_window(const view *self, unsigned char *out, int y)
     const precise_taps *down = &self->fine_down;
 #ifdef VNNI
     if (self->digits) {
-        sum_precise_vnni(out, self->window, self->row_quads + (size_t)y * quads_of(down->most) * self->digits,
+        sum_precise_vnni(out, self->window, self->row_quads + (size_t)y * quads_of(down->used) * self->digits,
                          quads_of(down->count[y]), self->samples, self->digits, self->set->width);
         return;
     }
 #endif
-    best_sum_precise_rows(out, self->window, self->row_pairs, (down->count[y] + 1) / 2, self->samples, self->wide,
+    best_sum_precise_rows(out, self->window, self->row_pairs, pairs_of(down->count[y]), self->samples, self->wide,
                           self->set->width);
 }
 
@@ -330,18 +335,18 @@ static void sum_window_first(const view *self, unsigned char *out, int y, int n)
     const precise_taps *down = &self->fine_down;
 #ifdef VNNI
     if (self->digits) {
-        sum_samples_vnni(out, self->window, self->row_quads + (size_t)y * quads_of(down->most) * self->digits,
+        sum_samples_vnni(out, self->window, self->row_quads + (size_t)y * quads_of(down->used) * self->digits,
                          quads_of(down->count[y]), self->digits, n);
         return;
     }
 #endif
-    best_sum_samples(out, self->window, self->row_pairs, (down->count[y] + 1) / 2, self->wide, n);
+    best_sum_samples(out, self->window, self->row_pairs, pairs_of(down->count[y]), self->wide, n);
 }
 
 static void take_precise(view *self, const ring *from, int have)
 {
     const settings *set = self->set;
-    const precise_taps *down = &self->fine_down, *across = &self->fine_across;
+    const precise_taps *down = &self->fine_down;
     const int columns = (self->right - self->left) * self->samples, samples = self->samples;
     const unsigned char *in =
         from->rows + from->bytes * (size_t)(have % from->count) + (size_t)(self->left - from->cut) * from->samples;
@@ -362,12 +367,11 @@ static void take_precise(view *self, const ring *from, int have)
             continue;
         }
         sum_window_first(self, self->line, y, columns);
-        if (samples == 1) {
-            resize_gray(to, self->line, across, self->wide, set->width);
-        } else {
-            resize_columns(self, self->gray, self->line);
+        resize_columns(self, self->gray, self->line);
+        if (samples == 1)
+            memcpy(to, self->gray, (size_t)set->width);
+        else
             pack_pixels(to, self->gray, set->width);
-        }
     }
 }
 

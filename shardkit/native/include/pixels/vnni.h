@@ -11,7 +11,6 @@
 
 #define MOST_DIGITS 3
 #define QUAD 4 /* taps that an instruction takes at once */
-#define QUAD_OUTPUTS 4 /* that are computed at once; their number is rounded up */
 
 /* Bytes behind the last pixel that are read, with weight zero, or written. */
 #define QUAD_ROOM 32
@@ -24,11 +23,6 @@ static int quads_of(int taps)
 static int digits_of(int wide)
 {
     return wide ? 3 : 2;
-}
-
-static int outputs_of_quads(int n)
-{
-    return (n + QUAD_OUTPUTS - 1) / QUAD_OUTPUTS * QUAD_OUTPUTS;
 }
 
 #ifdef AVX2
@@ -99,7 +93,7 @@ static VNNI ALWAYS_INLINE void resize_count_vnni(unsigned char *out, const unsig
 {
     const __m256i order = _mm256_castsi128_si256(_mm_setr_epi8(0, 2, 16, 18, 1, 3, 17, 19, 4, 6, 20, 22, 5, 7, 21, 23));
     const int each = n_quads * digits;
-    for (int x = 0; x < n; x += QUAD_OUTPUTS, weights += 2 * each) {
+    for (int x = 0; x < n; x += OUTPUTS_AT_ONCE, weights += 2 * each) {
         const __m256i words = _mm256_packs_epi32(two_outputs_vnni(in, first + x, weights, n_quads, digits),
                                                  two_outputs_vnni(in, first + x + 2, weights + each, n_quads, digits));
         const __m256i bytes = _mm256_permutexvar_epi8(order, _mm256_packus_epi16(words, words));
