@@ -196,40 +196,26 @@ static int ahead_list(ahead_listing *listing, Names *found)
     return !error && !self->stopped;
 }
 
-static int by_text(const void *left, const void *right)
-{
-    return strcmp(*(const char *const *)left, *(const char *const *)right);
-}
-
 /* Add what may be a folder of a listed folder, in order. The lock is held. */
 static void ahead_add_below(Ahead *self, const ahead_folder *folder)
 {
     const Names *names = &folder->names;
-    const char **below = malloc((names->count + 1) * sizeof *below);
     char path[LONGEST_PATH];
-    size_t count = 0, before = strlen(folder->path);
-    if (below == NULL)
-        return;
-    for (size_t i = 0; i < names->count; i++) {
-        const char *name = names->text + names->names[i].at;
-        if (names->names[i].size == NAME_OTHER && name[0] != '.')
-            below[count++] = name;
-    }
-    qsort(below, count, sizeof *below, by_text);
+    size_t before = strlen(folder->path);
     memcpy(path, folder->path, before);
     if (before)
         path[before++] = '/';
-    for (size_t i = 0; i < count; i++) {
-        const size_t length = strlen(below[i]);
-        if (before + length >= LONGEST_PATH)
+    for (size_t i = 0; i < names->count; i++) {
+        const char *name = names->text + names->names[i].at;
+        const size_t length = strlen(name);
+        if (names->names[i].size != NAME_OTHER || name[0] == '.' || before + length >= LONGEST_PATH)
             continue;
-        memcpy(path + before, below[i], length + 1);
+        memcpy(path + before, name, length + 1);
         if (self->unlisted_taken && ahead_folder_at(self, path) != NULL)
             continue;
         if (ahead_add_folder(self, path, folder->depth + 1, FOLDER_WAITS) == NULL)
             break;
     }
-    free(below);
 }
 
 /* The time by the clock that stamps files; it lags behind the other by a tick. */

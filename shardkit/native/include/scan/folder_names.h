@@ -86,10 +86,47 @@ static int64_t size_in(int folder, const char *name)
     return status.st_size;
 }
 
+/* A name with its first eight bytes as a number, by which nearly all are told apart. */
+typedef struct {
+    uint64_t first;
+    const char *text;
+    Name name;
+} sorted_name;
+
+static int by_bytes(const void *left, const void *right)
+{
+    const sorted_name *one = left, *other = right;
+    if (one->first != other->first)
+        return one->first < other->first ? -1 : 1;
+    return strcmp(one->text, other->text);
+}
+
+/* Sort the names by their bytes. Returns 0 if there is no memory. */
+static int sort_names(Names *found)
+{
+    sorted_name *sorted = malloc((found->count + 1) * sizeof *sorted);
+    if (sorted == NULL)
+        return 0;
+    for (size_t i = 0; i < found->count; i++) {
+        const char *text = found->text + found->names[i].at;
+        uint64_t first = 0;
+        for (int at = 0, more = 1; at < 8; at++) {
+            more = more && text[at] != 0;
+            first = first << 8 | (more ? (uint8_t)text[at] : 0);
+        }
+        sorted[i] = (sorted_name){first, text, found->names[i]};
+    }
+    qsort(sorted, found->count, sizeof *sorted, by_bytes);
+    for (size_t i = 0; i < found->count; i++)
+        found->names[i] = sorted[i].name;
+    free(sorted);
+    return 1;
+}
+
 /* Finds the size of a file in a folder; NAME_OTHER to leave it to Python. */
 typedef int64_t (*size_finder)(void *context, int folder, const char *name);
 
-/* List the folder of a descriptor, with the sizes of images. Returns 0, or the number of an error. */
+/* List the folder of a descriptor, with the sizes of images, in the order of their bytes. Returns 0, or the number of an error. */
 static int list_names(int fd, Extensions wanted, size_finder size_of, void *context, Names *found)
 {
     int own = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -126,7 +163,7 @@ static int list_names(int fd, Extensions wanted, size_finder size_of, void *cont
         }
     }
     closedir(folder);
-    return error;
+    return error || sort_names(found) ? error : ENOMEM;
 }
 
 #endif

@@ -16,27 +16,18 @@ static int are_extensions(const char *text, Py_ssize_t length)
     return 0;
 }
 
-typedef struct {
-    const char *text;
-    int64_t size;
-} listed_name;
-
-static int by_listed_name(const void *left, const void *right)
-{
-    return strcmp(((const listed_name *)left)->text, ((const listed_name *)right)->text);
-}
-
 /* The names of images, each followed by a slash, as one text; NULL with an exception. */
-static PyObject *listed_images(const listed_name *sorted, size_t count, size_t room)
+static PyObject *listed_images(const Names *found)
 {
-    char *text = PyMem_Malloc(room + 1), *to = text;
+    char *text = PyMem_Malloc(found->used + 1), *to = text;
     if (text == NULL)
         return PyErr_NoMemory();
-    for (size_t i = 0; i < count; i++) {
-        if (sorted[i].size < 0)
+    for (size_t i = 0; i < found->count; i++) {
+        if (found->names[i].size < 0)
             continue;
-        const size_t length = strlen(sorted[i].text);
-        memcpy(to, sorted[i].text, length);
+        const char *name = found->text + found->names[i].at;
+        const size_t length = strlen(name);
+        memcpy(to, name, length);
         to += length;
         *to++ = '/';
     }
@@ -46,23 +37,23 @@ static PyObject *listed_images(const listed_name *sorted, size_t count, size_t r
 }
 
 /* Their sizes, as int64 in bytes, and the names of all else in a list. 0 with an exception. */
-static int listed_rest(const listed_name *sorted, size_t count, PyObject **sizes, PyObject **others)
+static int listed_rest(const Names *found, PyObject **sizes, PyObject **others)
 {
     Py_ssize_t images = 0;
-    for (size_t i = 0; i < count; i++)
-        images += sorted[i].size >= 0;
+    for (size_t i = 0; i < found->count; i++)
+        images += found->names[i].size >= 0;
     *sizes = PyBytes_FromStringAndSize(NULL, images * (Py_ssize_t)sizeof(int64_t));
     *others = PyList_New(0);
     if (*sizes == NULL || *others == NULL)
         return 0;
     char *to = PyBytes_AsString(*sizes);
-    for (size_t i = 0; i < count; i++) {
-        if (sorted[i].size >= 0) {
-            memcpy(to, &sorted[i].size, sizeof(int64_t));
+    for (size_t i = 0; i < found->count; i++) {
+        if (found->names[i].size >= 0) {
+            memcpy(to, &found->names[i].size, sizeof(int64_t));
             to += sizeof(int64_t);
             continue;
         }
-        PyObject *name = PyUnicode_DecodeFSDefault(sorted[i].text);
+        PyObject *name = PyUnicode_DecodeFSDefault(found->text + found->names[i].at);
         const int failed = name == NULL ? -1 : PyList_Append(*others, name);
         Py_XDECREF(name);
         if (failed < 0)
@@ -71,25 +62,17 @@ static int listed_rest(const listed_name *sorted, size_t count, PyObject **sizes
     return 1;
 }
 
-/* (names of images, their sizes, the names of all other entries), in the order of their bytes; None if the name of an
- * image is not UTF-8. */
+/* (names of images, their sizes, the names of all other entries), in their order; None if the name of an image is not
+ * UTF-8. */
 static PyObject *listed_names(const Names *found)
 {
-    PyObject *images = NULL, *sizes = NULL, *others = NULL, *result = NULL;
-    listed_name *sorted = PyMem_Malloc((found->count + 1) * sizeof *sorted);
-    if (sorted == NULL)
-        return PyErr_NoMemory();
-    for (size_t i = 0; i < found->count; i++)
-        sorted[i] = (listed_name){found->text + found->names[i].at, found->names[i].size};
-    qsort(sorted, found->count, sizeof *sorted, by_listed_name);
-    images = listed_images(sorted, found->count, found->used);
+    PyObject *images = listed_images(found), *sizes = NULL, *others = NULL, *result = NULL;
     if (images == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
         PyErr_Clear();
-        result = Py_NewRef(Py_None);
-    } else if (images != NULL && listed_rest(sorted, found->count, &sizes, &others)) {
-        result = PyTuple_Pack(3, images, sizes, others);
+        return Py_NewRef(Py_None);
     }
-    PyMem_Free(sorted);
+    if (images != NULL && listed_rest(found, &sizes, &others))
+        result = PyTuple_Pack(3, images, sizes, others);
     Py_XDECREF(images);
     Py_XDECREF(sizes);
     Py_XDECREF(others);
