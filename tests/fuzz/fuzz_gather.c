@@ -4,6 +4,7 @@
  * An input is lengths of key, field and path, a byte of switches, and their bytes; the rest is the file. What is
  * written must have the CRC-32C that was computed on the way, and hold the file; a tar, in whole blocks.
  */
+#define FIRST_SLOTS 2 /* so that they become more */
 #include "../../shardkit/native/gather.c"
 #define METHODS TREE_METHODS
 #define MODULE TREE_MODULE
@@ -11,6 +12,8 @@
 #include <stdlib.h>
 
 enum { LEAST = 4, ROOM = 1 << 16 };
+
+#define FOLDER "some/folder"
 
 static int root = -1, out = -1;
 
@@ -37,13 +40,16 @@ static char *copied(const uint8_t **at, const uint8_t *end, size_t length)
     return copy;
 }
 
-static void put(File *files, Py_ssize_t count, Py_ssize_t room, Py_ssize_t most, const uint8_t *data, int tfrecord)
+static void put(File *files, Py_ssize_t count, Py_ssize_t room, Py_ssize_t most, const uint8_t *data, int tfrecord,
+                const ReadFiles *ahead)
 {
     static const uint8_t pattern[TAR_BLOCK] = {0};
     static uint8_t written[4 * ROOM];
     int64_t records[2 * COLUMNS];
     int error = 0;
     Shard shard = {.fd = out, .root = root, .max_scans = 100, .records = tfrecord, .max_pixels = 1 << 20, .room = room};
+    shard.ahead = ahead;
+    shard.prefix = FOLDER;
     tar_take_pattern(&shard.pattern, pattern);
     shard.buffer = malloc((size_t)room);
     if (shard.buffer == NULL || ftruncate(out, 0) < 0 || lseek(out, 0, SEEK_SET) < 0)
@@ -62,6 +68,22 @@ static void put(File *files, Py_ssize_t count, Py_ssize_t room, Py_ssize_t most,
 }
 
 /* The names in a column whose offsets are any: at most as long as its data, as UTF-8 where they are UTF-8. */
+/* Keep the file as if it had been read ahead, between two others; the first has its path in another folder. */
+static void keep(ReadFiles *ahead, const uint8_t *data, size_t size, size_t room)
+{
+    static const char *const folders[] = {"other/folder", FOLDER, FOLDER}, *const names[] = {"file", "file", "files"};
+    begin_files(ahead, room);
+    for (int i = 0; i < 3; i++) {
+        uint8_t *place = file_place(ahead, folders[i], names[i], size);
+        if (place == NULL)
+            break;
+        memset(place, 0, size + 1);
+        if (i == 1 && size)
+            memcpy(place, data, size);
+        keep_file(ahead, size);
+    }
+}
+
 static void name(const uint8_t *data, size_t size)
 {
     enum { COUNT = 3 };
@@ -125,8 +147,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     close(fd);
     file.size = end - at + (data[3] & 3 ? 0 : data[3] % 5 - 2);
     File files[2] = {file, file};
+    ReadFiles ahead;
+    keep(&ahead, at, (size_t)(end - at), data[3] & 64 ? 1 << 20 : 0);
     if (file.size >= 0)
-        put(files, 2, data[3] & 8 ? ROOM : 4096, data[3] & 16 ? 1 : ROOM, at, (data[3] & 32) != 0);
+        put(files, 2, data[3] & 8 ? ROOM : 4096, data[3] & 16 ? 1 : ROOM, at, (data[3] & 32) != 0, &ahead);
+    end_files(&ahead);
     free(key);
     free(field);
     free(path);

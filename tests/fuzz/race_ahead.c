@@ -1,6 +1,7 @@
 /* Threads that list, read, take and find at once (shardkit/native/include/scan/ahead.h), for ThreadSanitizer: run.sh builds and runs
  * it. Every file holds its own name, so that what is found can be compared.
  */
+#define FIRST_SLOTS 64 /* so that they become more */
 #include "../../shardkit/native/include/scan/ahead.h"
 #include <stdio.h>
 

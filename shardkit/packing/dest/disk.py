@@ -253,7 +253,8 @@ def _sweep(destination: DiskDestination) -> None:
             path = os.path.join(destination.folder, name)
             if name in theirs or not name.endswith(".parquet") or is_index(path):
                 _remove_replaced(path)
-        sync_folder(destination.folder)
+        if unwanted:
+            sync_folder(destination.folder)
 
 
 def _remove_replaced(path: str) -> None:

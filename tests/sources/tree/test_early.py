@@ -17,6 +17,7 @@ from shardkit.sample import DEFAULT_EXTENSIONS
 from shardkit.sources.source import Source, scan_tree
 from shardkit.sources.tree import early, native
 from shardkit.sources.tree.walk import wanted_extensions
+from shardkit.system import POSIX
 
 pytestmark = pytest.mark.skipif(extension() is None, reason="the C extension is not built here")
 
@@ -67,6 +68,21 @@ def test_the_source_is_the_same(
     monkeypatch.setattr("shardkit.sources.tree.walk.lister", lambda wanted: lambda folder: seen.append(folder))
     assert told(scan_tree(root)) == expected
     assert len(seen) == 1, "the folder that is too deep"
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_sizes_are_those_of_the_scan_whether_images_are_small_large_or_empty(
+    tmp_path: Path, run_before: Callable[..., early._Early], asked: bool
+) -> None:
+    """Files above 32 KiB are not read ahead, and end the reading."""
+    for place, size in enumerate([0, 1, 3000, (1 << 15) - 1, 1 << 15, (1 << 15) + 1, 1 << 17, 5]):
+        (tmp_path / "tree" / "a").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tree" / "a" / f"{place}.jpg").write_bytes(bytes(size))
+    if POSIX:
+        os.mkfifo(tmp_path / "tree" / "a" / "pipe.jpg")
+    expected = told(scan_tree(tmp_path / "tree"))
+    run_before(tmp_path / "tree", asked=asked)
+    assert told(scan_tree(tmp_path / "tree")) == expected
 
 
 def test_a_folder_is_taken_once(root: Path, run_before: Callable[..., early._Early]) -> None:

@@ -15,6 +15,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <time.h>
+#ifdef __linux__
+#include <sys/vfs.h>
+#endif
 
 #include "folder_names.h"
 #include "read_files.h"
@@ -94,11 +97,11 @@ static ahead_folder *ahead_folder_at(Ahead *self, const char *path)
 
 /* ---- files ---- */
 
-/* A folder that is being listed. reads: by the thread, which may read its images. */
+/* A folder that is being listed. reads: by the thread, which may read its images. local: as of `ahead_is_local`. */
 typedef struct {
     Ahead *ahead;
     const char *path;
-    int reads;
+    int reads, local;
     Names unread;
 } ahead_listing;
 
@@ -112,12 +115,45 @@ static void ahead_read(Ahead *self, int fd, const char *folder, const char *name
 {
     uint8_t *place = file_place(&self->files, folder, name, size);
     if (place != NULL && read(fd, place, size + 1) == (ssize_t)size) /* a byte more shows that it grew */
-        keep_file(&self->files);
+        keep_file(&self->files, size);
 }
 
 static int ahead_open(int folder, const char *name)
 {
     return openat(folder, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW);
+}
+
+/* Whether a folder is on a file system on which a read of a regular file ends at the end of the file only. */
+static int ahead_is_local(int folder)
+{
+#ifdef __linux__
+    static const long kinds[] = {0xEF53 /* ext4 */, 0x58465342 /* XFS */, 0x9123683E /* Btrfs */,
+                                 0x01021994 /* tmpfs */};
+    struct statfs system;
+    const int known = fstatfs(folder, &system) == 0;
+    for (size_t i = 0; known && i < sizeof kinds / sizeof *kinds; i++)
+        if ((long)system.f_type == kinds[i])
+            return 1;
+#else
+    (void)folder;
+#endif
+    return 0;
+}
+
+/* The size of an image of a local folder, which is read on the occasion: that many bytes can be read. -1: not known. */
+static int64_t ahead_read_local(Ahead *self, int folder, const char *path, const char *name)
+{
+    if (self->files.room - self->files.used <= LONGEST_PATH + 2 * AHEAD_FILE)
+        return -1;
+    const int fd = ahead_open(folder, name);
+    if (fd < 0)
+        return -1;
+    uint8_t *place = file_place(&self->files, path, name, AHEAD_FILE);
+    const ssize_t size = place == NULL ? -1 : read(fd, place, AHEAD_FILE + 1);
+    close(fd);
+    if (size > 0 && size <= AHEAD_FILE)
+        keep_file(&self->files, (size_t)size);
+    return size <= AHEAD_FILE ? size : -1;
 }
 
 /* The size of an image, which is read on the occasion. */
@@ -156,8 +192,10 @@ static int64_t ahead_size_of(void *context, int folder, const char *name)
     Ahead *self = listing->ahead;
     if (self->stopped)
         return NAME_OTHER;
-    if (listing->reads && !self->hurried && ahead_may_keep(self))
-        return ahead_read_size(self, folder, listing->path, name);
+    if (listing->reads && !self->hurried && ahead_may_keep(self)) {
+        const int64_t size = listing->local ? ahead_read_local(self, folder, listing->path, name) : -1;
+        return size < 0 ? ahead_read_size(self, folder, listing->path, name) : size;
+    }
     const int64_t size = size_in(folder, name);
     ahead_pass_over(listing, name, size);
     return size;
@@ -191,6 +229,7 @@ static int ahead_list(ahead_listing *listing, Names *found)
     if (fd < 0)
         return 0;
     const Extensions wanted = {self->wanted, self->wanted_length};
+    listing->local = ahead_is_local(fd);
     const int error = list_names(fd, wanted, ahead_size_of, listing, found);
     close(fd);
     return !error && !self->stopped;
@@ -234,7 +273,7 @@ static int64_t ahead_clock(void)
 /* List a folder that waits. The lock is held, but not meanwhile. */
 static void ahead_list_waiting(Ahead *self, ahead_folder *folder, int reads)
 {
-    ahead_listing listing = {self, folder->path, reads, {0}};
+    ahead_listing listing = {self, folder->path, reads, 0, {0}};
     Names found = {0};
     folder->state = FOLDER_BUSY;
     pthread_mutex_unlock(&self->lock);

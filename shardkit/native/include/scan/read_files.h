@@ -12,7 +12,11 @@
 
 enum { LONGEST_PATH = 4096 }; /* with its NUL */
 
-enum { FILE_UNIT = 8, FIRST_SLOTS = 1 << 17, HUGE_PAGE = 1 << 21 };
+enum { FILE_UNIT = 8, HUGE_PAGE = 1 << 21 };
+
+#ifndef FIRST_SLOTS /* a power of two, of which half are used */
+#define FIRST_SLOTS (1 << 17)
+#endif
 
 /* Where a file is. mark: half of the mark of its path. at: of its record, in FILE_UNITs; NO_FILE: none. */
 typedef struct {
@@ -119,13 +123,13 @@ static void begin_files(ReadFiles *self, size_t room)
     self->room = room;
 }
 
-/* The place for the bytes of the file FOLDER/NAME, with room for one more; NULL if there is none. */
-static uint8_t *file_place(ReadFiles *self, const char *folder, const char *name, size_t size)
+/* The place for the bytes of the file FOLDER/NAME, `most` and one more; NULL if there is none. */
+static uint8_t *file_place(ReadFiles *self, const char *folder, const char *name, size_t most)
 {
     const size_t before = strlen(folder), length = strlen(name), whole = before + (before > 0) + length;
-    const file_record record = {(uint32_t)size, (uint32_t)whole};
+    const file_record record = {0, (uint32_t)whole};
     const size_t left = self->room - self->used, around = sizeof record + whole + 1;
-    if (around > left || size > left - around) {
+    if (around > left || most > left - around) {
         self->used = self->room;
         return NULL;
     }
@@ -139,14 +143,16 @@ static uint8_t *file_place(ReadFiles *self, const char *folder, const char *name
     return to + whole;
 }
 
-/* Keep the file whose place was asked for last, with its bytes there. */
-static void keep_file(ReadFiles *self)
+/* Keep the file whose place was asked for last, with the `size` bytes there. */
+static void keep_file(ReadFiles *self, size_t size)
 {
     file_record record;
     const uint32_t at = (uint32_t)(self->used / FILE_UNIT);
     if (2 * (self->count + 1) > self->slot_count && !more_slots(self))
         return;
     const char *path = path_of_record(self, at, &record);
+    record.size = (uint32_t)size;
+    memcpy(self->bytes + self->used, &record, sizeof record);
     const uint64_t mark = path_mark(path, record.path_length);
     put_slot(self, (file_slot){(uint32_t)mark, at}, mark);
     const size_t whole = sizeof record + record.path_length + record.size;
