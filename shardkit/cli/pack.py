@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,8 @@ from shardkit.cli.flags import Flags
 from shardkit.errors import printable
 from shardkit.options.fields import About, Help, OptionField, Takes
 from shardkit.packing.settings import Images, PackSettings
+from shardkit.sources.lists.tables import is_list
+from shardkit.sources.options import TableColumns
 from shardkit.sources.tree.early import listing_early
 from shardkit.units import format_bytes
 
@@ -71,8 +74,13 @@ def command(ctx: click.Context, /, source: str, dest: str, config: Path | None, 
     ctx.meta[console.ON_INTERRUPT] = "; run the same command again to resume"
     options = with_config(ctx, options, config)
     dry_run = options.pop("dry_run")
-    with console.progress() as progress, listing_early(source, reading=not dry_run and _copies(options, dest)):
+    reading = not dry_run and _copies(options, dest)
+    with console.progress() as progress, listing_early(source, reading=reading), ExitStack() as early:
         asked = arguments(PackSettings, with_engine(options))
+        if is_list(source):
+            from shardkit.sources.lists.early import reading_early
+
+            early.enter_context(reading_early(source, asked["columns"] or TableColumns(), reading=reading))
         from shardkit.packing.pack import pack, plan_pack  # takes as long as the listing
 
         if dry_run:

@@ -114,9 +114,10 @@ def _opened(
             return _Lists({split: open_image_folder(file, listed, options.extensions)
                            for split, file in folders.items()}, options)  # fmt: skip
     elif os.path.isfile(path) and is_list(path):
+        from shardkit.sources.lists.early import taken
         from shardkit.sources.lists.rows import open_list
 
-        return _Lists({"": open_list(path, listed)}, options)
+        return _Lists({"": taken(path, listed) or open_list(path, listed)}, options)
     elif ending_of_arrays(path) and not os.path.isdir(path):
         from shardkit.sources.arrays.encoded import Arrays
 

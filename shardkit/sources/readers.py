@@ -86,7 +86,7 @@ class DiskFiles(msgspec.Struct, frozen=True, tag=True):
     @contextlib.contextmanager
     def opened(self, paths: Strings, sizes: Sequence[int]) -> Iterator[Reader]:
         """The reader of these files."""
-        yield _Disk(b"", self.paths, sizes)
+        yield _Disk(b"", self.paths, sizes, read_ahead(b"/"))
 
 
 class _Disk:

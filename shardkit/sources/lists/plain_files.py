@@ -11,6 +11,7 @@ import re
 import stat
 import sys
 from collections.abc import Collection
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +34,22 @@ class PlainPaths(NamedTuple):
     real: PathColumn
     names: PathColumn
     inside: bool
+
+
+class LookedAt(NamedTuple):
+    """Files of a list that are looked at before the scan. extensions: those that they have. coming: their sizes, as of
+    `file_sizes`. images: what also reads them, or None."""
+
+    paths: PlainPaths
+    extensions: frozenset[str]
+    coming: Future[NDArray[np.int64]]
+    images: Any
+
+    def sizes(self) -> NDArray[np.int64]:
+        """The sizes, which come first from now on."""
+        if self.images is not None:
+            self.images.hurry()
+        return self.coming.result()
 
 
 def extension() -> Any:

@@ -25,7 +25,7 @@ from shardkit.sources.left_out import LeftOut
 from shardkit.sources.lists.coded import Coded, text_column
 from shardkit.sources.lists.files import ListedFiles
 from shardkit.sources.lists.labels import NO_LABELS, Labels, class_map, labels_of, number_labels
-from shardkit.sources.lists.plain_files import file_sizes, plain_paths
+from shardkit.sources.lists.plain_files import LookedAt, file_sizes, plain_paths
 from shardkit.sources.lists.tables import LABEL_COLUMNS, PATH_COLUMNS, is_json, read_table
 from shardkit.sources.lists.typed import typed_tables
 from shardkit.sources.options import TableColumns
@@ -47,7 +47,8 @@ MOST_REFUSED = 1000
 
 
 class Listed(msgspec.Struct, frozen=True, eq=False):
-    """A list that was read, with its columns identified. fields: the columns that become the field `json`."""
+    """A list that was read, with its columns identified. fields: the columns that become the field `json`. looked: its
+    files, if they are looked at already."""
 
     place: str
     root: str
@@ -55,6 +56,7 @@ class Listed(msgspec.Struct, frozen=True, eq=False):
     paths: str
     labels: Labels
     fields: tuple[str, ...]
+    looked: LookedAt | None = None
 
 
 def open_list(path: str, options: TableColumns, *, labels: Callable[[pa.Table, str], Labels] | None = None) -> Listed:
@@ -225,7 +227,14 @@ class _Scan:
 
     def _plain_files(self, column: pa.ChunkedArray, progress: ProgressFn) -> ListedFiles | None:
         """As `_files`, if all rows are plain."""
-        texts = None if self.wrong else text_column(column)
+        if self.wrong:
+            return None
+        looked = self.listed.looked
+        if looked is not None and looked.extensions == self.extensions:
+            sizes = looked.sizes()
+            progress(Progress("scan", len(sizes), len(sizes), int(sizes.sum())))
+            return None if sizes.min() < 0 else ListedFiles.of_plain(looked.paths, sizes)
+        texts = text_column(column)
         paths = None if texts is None else plain_paths(texts, self.listed.root, self.extensions)
         if paths is None:
             return None

@@ -46,22 +46,34 @@ def begin(root: str) -> None:
         _early.append(early)
 
 
+def begin_files() -> Any:
+    """In place of all that was begun, what looks at files anywhere and reads them, in a thread that calls its `visit`.
+    None without the C extension, or where no processor has time for it."""
+    end()
+    native = load("gather")[0] if POSIX and cores() > 1 else None
+    if native is None:
+        return None
+    _early.append(_Early(native, "/", READ_BYTES))
+    return _early[-1].images
+
+
 @contextmanager
 def listing_early(root: str, *, reading: bool = False) -> Iterator[None]:
     """List the folders of `root` early, and read its images if `reading`; within the block, walks for the default
     extensions take them, and `read_ahead` tells of them. What was begun for another root ends."""
     if not (_early and _early[-1].root == _plain(root)):
-        _end()
+        end()
         begin(root)
     if _early and not reading:
         _early[-1].images.list_only()
     try:
         yield
     finally:
-        _end()
+        end()
 
 
-def _end() -> None:
+def end() -> None:
+    """End all that was begun."""
     for each in _early:
         each.images.stop()
     _early.clear()
@@ -105,7 +117,7 @@ def _plain(root: str) -> str:
 
 def _below(root: bytes, place: bytes) -> bytes | None:
     """The path of `place` below `root`, empty for the root itself; None if it is elsewhere."""
-    prefix, place = os.path.join(root, b""), place.rstrip(b"/")
+    prefix, place = os.path.join(root, b""), place.rstrip(b"/") or b"/"
     if os.path.join(place, b"") == prefix:
         return b""
     return place[len(prefix) :] if place.startswith(prefix) else None

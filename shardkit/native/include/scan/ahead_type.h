@@ -5,7 +5,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "ahead.h"
+#include "ahead_files.h"
 #include "listed.h"
 
 typedef struct {
@@ -54,6 +54,61 @@ static PyObject *ahead_run_method(AheadObject *self, PyObject *unused)
     Py_BEGIN_ALLOW_THREADS;
     ahead_run(&self->ahead);
     Py_END_ALLOW_THREADS;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(ahead_visit_doc,
+             "visit(paths, offsets, sizes, start)\n--\n\n"
+             "In place of `run`, look at files from `start` on by their absolute paths, and read them on the\n"
+             "occasion, or only read them if their sizes are known, until `stop` or `end`. The root is `/`. sizes:\n"
+             "int64 of each file, NOT_LOOKED_AT before; then -1 for what is no file. Returns where those begin that\n"
+             "were not read because the sizes were waited for (`hurry`). ValueError for wrong arguments.");
+
+/* Whether each path is absolute and within the bytes. */
+static int ahead_are_files(const ahead_files *files, Py_ssize_t length)
+{
+    for (size_t i = 0; i < files->count; i++) {
+        const int64_t begin = files->offsets[i], end = files->offsets[i + 1];
+        if (begin < 0 || end <= begin || end > length || files->paths[begin] != '/' ||
+            memchr(files->paths + begin, 0, (size_t)(end - begin)) != NULL)
+            return 0;
+    }
+    return 1;
+}
+
+static PyObject *ahead_visit_method(AheadObject *self, PyObject *args)
+{
+    Py_buffer paths, offsets, sizes;
+    Py_ssize_t start;
+    PyObject *result = NULL;
+    if (!PyArg_ParseTuple(args, "y*y*w*n", &paths, &offsets, &sizes, &start))
+        return NULL;
+    const ahead_files files = {paths.buf, offsets.buf, (size_t)sizes.len / sizeof(int64_t)};
+    if (start < 0 || (size_t)start > files.count || offsets.len / sizeof(int64_t) <= files.count ||
+        strcmp(self->ahead.root, "/") != 0 || !ahead_are_files(&files, paths.len)) {
+        PyErr_SetString(PyExc_ValueError, "a path is not absolute, or outside the column, or the root is not `/`");
+    } else {
+        size_t unread = (size_t)start;
+        Py_BEGIN_ALLOW_THREADS;
+        if (ahead_enter(&self->ahead)) {
+            unread = ahead_visit(&self->ahead, &files, sizes.buf, (size_t)start);
+            ahead_leave(&self->ahead);
+        }
+        Py_END_ALLOW_THREADS;
+        result = PyLong_FromSize_t(unread);
+    }
+    PyBuffer_Release(&sizes);
+    PyBuffer_Release(&offsets);
+    PyBuffer_Release(&paths);
+    return result;
+}
+
+PyDoc_STRVAR(ahead_hurry_doc, "hurry()\n--\n\nFind sizes first, and read later.");
+
+static PyObject *ahead_hurry_method(AheadObject *self, PyObject *unused)
+{
+    (void)unused;
+    self->ahead.hurried = 1;
     Py_RETURN_NONE;
 }
 
@@ -111,6 +166,8 @@ static PyObject *ahead_take_method(AheadObject *self, PyObject *path)
 
 static PyMethodDef AHEAD_METHODS[] = {
     {"run", (PyCFunction)ahead_run_method, METH_NOARGS, ahead_run_doc},
+    {"visit", (PyCFunction)ahead_visit_method, METH_VARARGS, ahead_visit_doc},
+    {"hurry", (PyCFunction)ahead_hurry_method, METH_NOARGS, ahead_hurry_doc},
     {"list_only", (PyCFunction)ahead_list_only_method, METH_NOARGS, ahead_list_only_doc},
     {"stop", (PyCFunction)ahead_stop_method, METH_NOARGS, ahead_stop_doc},
     {"end", (PyCFunction)ahead_end_method, METH_NOARGS, ahead_end_doc},
