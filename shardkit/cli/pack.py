@@ -72,6 +72,8 @@ def command(ctx: click.Context, /, source: str, dest: str, config: Path | None, 
     shardkit pack data/train /mnt/shards/train --part 3/16     (on the third of 16 machines; then: shardkit merge)
     """
     ctx.meta[console.ON_INTERRUPT] = "; run the same command again to resume"
+    if (flags := ctx.find_object(Flags)) and flags.alone:  # Arrow's own fills huge pages, for an index of a few MB
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     options = with_config(ctx, options, config)
     dry_run = options.pop("dry_run")
     reading = not dry_run and _copies(options, dest)

@@ -218,6 +218,59 @@ def test_an_image_whose_size_has_changed_is_read_again(
     assert packed(tree, tmp_path / "plain", workers=1) == early_bytes
 
 
+def vanish(image: Path) -> None:
+    image.unlink()
+
+
+def become_a_pipe(image: Path) -> None:
+    image.unlink()
+    os.mkfifo(image)
+
+
+def become_a_folder(image: Path) -> None:
+    image.unlink()
+    image.mkdir()
+
+
+def become_a_link_to_nothing(image: Path) -> None:
+    image.unlink()
+    image.symlink_to("nowhere")
+
+
+def grow(image: Path) -> None:
+    with image.open("ab") as file:
+        file.truncate(1 << 30)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [vanish, become_a_pipe, become_a_folder, become_a_link_to_nothing, grow],
+    ids=lambda change: change.__name__,
+)
+def test_a_file_that_changes_after_it_was_listed_is_packed_as_it_was_read_or_skipped(
+    tree: Path, tmp_path: Path, run_before: Callable[..., early._Early], change: Callable[[Path], None]
+) -> None:
+    expected = packed(tree, tmp_path / "plain", workers=1)
+    run_before(tree)
+    change(min(tree.glob("*/*.jpg")))
+    assert packed(tree, tmp_path / "read", workers=1) == expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [vanish, become_a_pipe, become_a_folder, become_a_link_to_nothing, grow],
+    ids=lambda change: change.__name__,
+)
+def test_a_file_that_changes_after_it_was_listed_and_was_not_read_is_skipped(
+    tree: Path, tmp_path: Path, run_before: Callable[..., early._Early], change: Callable[[Path], None]
+) -> None:
+    run_before(tree, 0)
+    images = sorted(tree.glob("*/*.jpg"))
+    change(images[0])
+    found = shardkit.pack(tree, tmp_path / "d", workers=1, on_error="skip").manifest
+    assert (found.samples, found.skipped) == (len(images) - 1, 1)
+
+
 def test_images_of_splits_are_found_below_their_root(
     tree: Path, tmp_path: Path, run_before: Callable[..., early._Early]
 ) -> None:
