@@ -35,6 +35,7 @@ typedef struct {
     size_t room, used; /* equal: nothing more is kept */
     file_slot *slots;
     size_t slot_count, count;
+    uint64_t mark; /* of the file whose place was asked for last */
 } ReadFiles;
 
 /* The mark of a path, never 0: eight bytes at a time, since the packer needs it for each file. */
@@ -123,6 +124,20 @@ static void begin_files(ReadFiles *self, size_t room)
     self->room = room;
 }
 
+/* Bring to the cache the slot of a mark, or what a slot of it leads to. */
+static void fetch_slot(const ReadFiles *self, uint64_t mark)
+{
+    if (self->slot_count)
+        __builtin_prefetch(self->slots + first_slot(self, mark));
+}
+
+static void fetch_record(const ReadFiles *self, uint64_t mark)
+{
+    const uint32_t at = self->slot_count ? self->slots[first_slot(self, mark)].at : NO_FILE;
+    for (size_t line = 0; at != NO_FILE && line < 4; line++)
+        __builtin_prefetch(self->bytes + (size_t)at * FILE_UNIT + 64 * line);
+}
+
 /* The place for the bytes of the file FOLDER/NAME, `most` and one more; NULL if there is none. */
 static uint8_t *file_place(ReadFiles *self, const char *folder, const char *name, size_t most)
 {
@@ -140,6 +155,8 @@ static uint8_t *file_place(ReadFiles *self, const char *folder, const char *name
     if (before)
         to[before] = '/';
     memcpy(to + whole - length, name, length);
+    self->mark = path_mark((const char *)to, whole);
+    fetch_slot(self, self->mark); /* comes while the file is read */
     return to + whole;
 }
 
@@ -147,31 +164,16 @@ static uint8_t *file_place(ReadFiles *self, const char *folder, const char *name
 static void keep_file(ReadFiles *self, size_t size)
 {
     file_record record;
-    const uint32_t at = (uint32_t)(self->used / FILE_UNIT);
+    uint8_t *from = self->bytes + self->used;
     if (2 * (self->count + 1) > self->slot_count && !more_slots(self))
         return;
-    const char *path = path_of_record(self, at, &record);
+    memcpy(&record, from, sizeof record);
     record.size = (uint32_t)size;
-    memcpy(self->bytes + self->used, &record, sizeof record);
-    const uint64_t mark = path_mark(path, record.path_length);
-    put_slot(self, (file_slot){(uint32_t)mark, at}, mark);
+    memcpy(from, &record, sizeof record);
+    put_slot(self, (file_slot){(uint32_t)self->mark, (uint32_t)(self->used / FILE_UNIT)}, self->mark);
     const size_t whole = sizeof record + record.path_length + record.size;
     self->used += (whole + FILE_UNIT - 1) / FILE_UNIT * FILE_UNIT;
     self->count++;
-}
-
-/* Bring to the cache the slot of a mark, or what a slot of it leads to. */
-static void fetch_slot(const ReadFiles *self, uint64_t mark)
-{
-    if (self->slot_count)
-        __builtin_prefetch(self->slots + first_slot(self, mark));
-}
-
-static void fetch_record(const ReadFiles *self, uint64_t mark)
-{
-    const uint32_t at = self->slot_count ? self->slots[first_slot(self, mark)].at : NO_FILE;
-    for (size_t line = 0; at != NO_FILE && line < 4; line++)
-        __builtin_prefetch(self->bytes + (size_t)at * FILE_UNIT + 64 * line);
 }
 
 /* The bytes of the file PREFIX/PATH, which has this mark, if it was kept with this size. */
