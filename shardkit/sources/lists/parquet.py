@@ -42,10 +42,11 @@ def read_parquet(path: str, place: str, *, references: bool = False) -> pa.Table
         texts = _by_dictionary(about)
     batches: list[pa.RecordBatch] = []
     used = rows = 0
-    with pq.ParquetFile(path, read_dictionary=texts) as file:
+    with pq.ParquetFile(path, read_dictionary=texts, pre_buffer=False) as file:
         target = _with_references(schema, file.schema_arrow) if references else schema
         for group in range(about.num_row_groups):
-            for batch in file.iter_batches(_batch_rows(about.row_group(group)), row_groups=[group]):
+            count = _batch_rows(about.row_group(group))
+            for batch in file.iter_batches(count, row_groups=[group], use_threads=False):  # batches are small
                 used += sum(map(_expanded_bytes, batch.columns))
                 require_room(used, rows + batch.num_rows, room, place, f"rows up to {rows + batch.num_rows}")
                 rows += batch.num_rows
