@@ -63,7 +63,7 @@ class ThreadSink(Sink):
     FLUSH_BYTES = 0
     """`output` is filled by others too, who go on where this sink is."""
 
-    WAITING_BYTES = 8 << 20
+    WAITING_BYTES = 2 << 20
     """As in native/include/framing/output.h."""
 
     def __init__(self, fd: int, place: bytes, native: Any) -> None:

@@ -24,7 +24,7 @@
 
 /* BLOCK_BYTES: a block is given away with this many, so that the first bytes reach the disk soon and few calls are
  * needed. BLOCKS: what waits, about their product, lets the caller go on while the disk is busy. */
-enum { BLOCKS = 8, BLOCK_BYTES = 1 << 20, MOST_PIECES = 512 /* of one call: well under every system's IOV_MAX */ };
+enum { BLOCKS = 4, BLOCK_BYTES = 1 << 19, MOST_PIECES = 512 /* of one call: well under every system's IOV_MAX */ };
 static const int64_t PAGE = 4096;
 static const size_t MOST_WAITING = (size_t)BLOCKS * BLOCK_BYTES;
 
