@@ -31,6 +31,7 @@ TAG = 0x0112
 PNG_XMP, PNG_RAW_EXIF = b"XML:com.adobe.xmp", b"Raw profile type exif"
 _IN_XMP = re.compile(rb'(tiff:Orientation(?:="|>))([0-9])')
 _SOS, _EOI, _APP1 = 0xDA, 0xD9, 0xE1
+_SMALL = 4096  # bytes that are searched for an APP1 faster than their segments are walked over
 
 
 def orientation_of(exif: bytes, xmp: bytes = b"") -> int:
@@ -76,6 +77,8 @@ def is_turned_on_its_side(data: Buffer) -> bool:
 def _notes_in_jpeg(data: Buffer) -> tuple[bytes, bytes]:
     """(TIFF block, XMP packet) of a JPEG, without copying the rest: this runs for every image that is turned."""
     exif = xmp = b""
+    if len(data) <= _SMALL and b"\xff\xe1" not in bytes(data):
+        return exif, xmp
     at, last = 2, len(data) - 4
     while at <= last:
         marker = data[at + 1] if data[at] == 0xFF else 0

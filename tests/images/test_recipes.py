@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from typing import Any, get_args
 
 import numpy as np
@@ -16,6 +17,7 @@ from shardkit.images.crops import RANDOM_DRAWS, BoxRange, random_box
 from shardkit.images.decoder import DecodeOptions, ImageDecoder, Interpolation, OtherSizeError
 from shardkit.images.options import STATISTICS
 from shardkit.images.pixels import pillow_filter
+from shardkit.native import load
 
 __all__ = ["way"]  # the fixture: each test with it runs with the decoder in C, and without
 
@@ -92,6 +94,42 @@ def test_exact_is_pillow_s_for_any_size_and_filter(seed: int) -> None:
         found = batch([data], size=size, interpolation=interpolation, exact=True)[0]
         np.testing.assert_array_equal(found, np.asarray(whole.resize(size[::-1], pillow_filter(interpolation))))
         assert taken([data], size=size, interpolation=interpolation, exact=True)
+
+
+SAVED = {"jpeg": {"quality": 90, "subsampling": 0}, "png": {}, "webp": {"lossless": True}}
+
+
+@pytest.fixture(params=[0, 1, 2], ids=["short vectors", "AVX2", "VNNI"])
+def vectors(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The longest vectors that the decoders in C may use, in turn."""
+    parts = [module for name in SAVED if (module := load(name)[0]) is not None]
+    for part in parts:
+        part.allow_vectors(request.param)
+    yield
+    for part in parts:
+        part.allow_vectors(2)
+
+
+@pytest.mark.parametrize("part", SAVED)
+@pytest.mark.parametrize("color", ["rgb", "gray"])
+@pytest.mark.parametrize("interpolation", FILTERS)
+def test_exact_is_pillow_s_in_every_format_with_any_vectors(
+    vectors: None, part: str, color: Any, interpolation: Any
+) -> None:
+    if not fused.available(part):
+        pytest.skip(f"shardkit was built without its decoder of {part}")
+    rng = np.random.default_rng(len(interpolation))
+    for _ in range(12):
+        height, width, *size = (int(side) for side in rng.integers(1, 120, 4))
+        file = io.BytesIO()
+        noise = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        noise.save(file, part, **SAVED[part])
+        whole = Image.open(io.BytesIO(file.getvalue())).convert("RGB").convert("L" if color == "gray" else "RGB")
+        options = {"size": tuple(size), "interpolation": interpolation, "color": color, "exact": True}
+        expected = np.asarray(whole.resize(size[::-1], pillow_filter(interpolation)))
+        found = batch([file.getvalue()], **options)[0]
+        np.testing.assert_array_equal(found, expected.reshape(found.shape))
+        assert taken([file.getvalue()], **options)
 
 
 @needs_fused

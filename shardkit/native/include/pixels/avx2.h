@@ -137,70 +137,81 @@ static AVX2 ALWAYS_INLINE __m128i clipped_16(__m256i a, __m256i b)
     return _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
 }
 
-/* The products of two taps of two outputs, added to the sums. pairs: of their weights. */
-static AVX2 ALWAYS_INLINE void add_products(__m256i *high, __m256i *low, __m256i taps, const v8s *pairs, const int wide)
+/* Four pixels of two outputs each. */
+static AVX2 ALWAYS_INLINE __m256i four_of_both(const unsigned char *a, const unsigned char *b)
 {
-    *high = _mm256_add_epi32(*high, _mm256_madd_epi16(taps, load_32(pairs)));
-    if (wide)
-        *low = _mm256_add_epi32(*low, _mm256_madd_epi16(taps, load_32(pairs + 2)));
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)a)),
+                                   _mm_loadu_si128((const __m128i *)b), 1);
 }
 
-/* Two outputs, the first in the low half. pairs: by fill_column_pairs. */
-static AVX2 ALWAYS_INLINE __m256i two_outputs(const unsigned char *in, const int *first, const v8s *pairs,
+/* The products of two pixels with weights of both outputs, added to the sums. */
+static AVX2 ALWAYS_INLINE void add_products(__m256i *high, __m256i *low, __m256i two, __m256i by_high, __m256i by_low,
+                                            const int wide)
+{
+    *high = _mm256_add_epi32(*high, _mm256_madd_epi16(two, by_high));
+    if (wide)
+        *low = _mm256_add_epi32(*low, _mm256_madd_epi16(two, by_low));
+}
+
+/* Two outputs, the first in the low half. eights: by fill_eights. */
+static AVX2 ALWAYS_INLINE __m256i two_outputs(const unsigned char *in, const int *first, const v8s *eights,
                                               const int n_pairs, const int wide)
 {
-    const __m128i both = _mm_setr_epi8(0, -1, 4, -1, 1, -1, 5, -1, 2, -1, 6, -1, 3, -1, 7, -1),
-                  others = _mm_setr_epi8(8, -1, 12, -1, 9, -1, 13, -1, 10, -1, 14, -1, 11, -1, 15, -1);
-    const __m256i first_two = _mm256_broadcastsi128_si256(both), last_two = _mm256_broadcastsi128_si256(others);
+    const __m256i first_two = _mm256_broadcastsi128_si256(
+                      _mm_setr_epi8(0, -1, 4, -1, 1, -1, 5, -1, 2, -1, 6, -1, 3, -1, 7, -1)),
+                  last_two = _mm256_broadcastsi128_si256(
+                      _mm_setr_epi8(8, -1, 12, -1, 9, -1, 13, -1, 10, -1, 14, -1, 11, -1, 15, -1));
     const unsigned char *a = in + 4 * (size_t)first[0], *b = in + 4 * (size_t)first[1];
-    const int each = 2 * (1 + wide);
     __m256i high = _mm256_setzero_si256(), low = high;
-    int p = 0;
-    for (; p + 2 <= n_pairs; p += 2) {
-        const __m256i four =
-            _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(a + 8 * p))),
-                                    _mm_loadu_si128((const __m128i *)(b + 8 * p)), 1);
-        add_products(&high, &low, _mm256_shuffle_epi8(four, first_two), pairs + p * each, wide);
-        add_products(&high, &low, _mm256_shuffle_epi8(four, last_two), pairs + (p + 1) * each, wide);
-    }
-    if (p < n_pairs) {
-        const __m256i two =
-            _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadl_epi64((const __m128i *)(a + 8 * p))),
-                                    _mm_loadl_epi64((const __m128i *)(b + 8 * p)), 1);
-        add_products(&high, &low, _mm256_shuffle_epi8(two, first_two), pairs + p * each, wide);
+    for (int p = 0; p < n_pairs; p += 4, a += 32, b += 32, eights += 2 * (1 + wide)) {
+        const __m256i h = load_32(eights), l = wide ? load_32(eights + 2) : h;
+        __m256i four = four_of_both(a, b);
+        add_products(&high, &low, _mm256_shuffle_epi8(four, first_two), _mm256_shuffle_epi32(h, 0x00),
+                     _mm256_shuffle_epi32(l, 0x00), wide);
+        if (p + 1 < n_pairs)
+            add_products(&high, &low, _mm256_shuffle_epi8(four, last_two), _mm256_shuffle_epi32(h, 0x55),
+                         _mm256_shuffle_epi32(l, 0x55), wide);
+        if (p + 2 >= n_pairs)
+            break;
+        four = four_of_both(a + 16, b + 16);
+        add_products(&high, &low, _mm256_shuffle_epi8(four, first_two), _mm256_shuffle_epi32(h, 0xAA),
+                     _mm256_shuffle_epi32(l, 0xAA), wide);
+        if (p + 3 < n_pairs)
+            add_products(&high, &low, _mm256_shuffle_epi8(four, last_two), _mm256_shuffle_epi32(h, 0xFF),
+                         _mm256_shuffle_epi32(l, 0xFF), wide);
     }
     return rounded_8(high, low, wide);
 }
 
 static AVX2 ALWAYS_INLINE void resize_count_pixels_avx2(unsigned char *out, const unsigned char *in, const int *first,
-                                                        const v8s *pairs, const int n_pairs, const int wide, int n)
+                                                        const v8s *eights, const int n_pairs, const int wide, int n)
 {
-    const int each = 2 * n_pairs * (1 + wide);
-    for (int x = 0; x < n; x += OUTPUTS_AT_ONCE, pairs += 2 * each) {
-        const __m256i a = two_outputs(in, first + x, pairs, n_pairs, wide),
-                      b = two_outputs(in, first + x + 2, pairs + each, n_pairs, wide);
+    const int each = (n_pairs + 3) / 4 * 2 * (1 + wide);
+    for (int x = 0; x < n; x += OUTPUTS_AT_ONCE, eights += 2 * each) {
+        const __m256i a = two_outputs(in, first + x, eights, n_pairs, wide),
+                      b = two_outputs(in, first + x + 2, eights + each, n_pairs, wide);
         _mm_storeu_si128((__m128i *)(out + 4 * (size_t)x), clipped_16(a, b));
     }
 }
 
 /* As resize_row, for n pixels and up to three more. */
-static AVX2 void resize_row_avx2(unsigned char *out, const unsigned char *in, const int *first, const v8s *pairs,
+static AVX2 void resize_row_avx2(unsigned char *out, const unsigned char *in, const int *first, const v8s *eights,
                                  int count, int wide, int n)
 {
     if (wide)
         switch (count) {
-        case 2: resize_count_pixels_avx2(out, in, first, pairs, 2, 1, n); break;
-        case 3: resize_count_pixels_avx2(out, in, first, pairs, 3, 1, n); break;
-        case 4: resize_count_pixels_avx2(out, in, first, pairs, 4, 1, n); break;
-        case 5: resize_count_pixels_avx2(out, in, first, pairs, 5, 1, n); break;
-        default: resize_count_pixels_avx2(out, in, first, pairs, count, 1, n);
+        case 2: resize_count_pixels_avx2(out, in, first, eights, 2, 1, n); break;
+        case 3: resize_count_pixels_avx2(out, in, first, eights, 3, 1, n); break;
+        case 4: resize_count_pixels_avx2(out, in, first, eights, 4, 1, n); break;
+        case 5: resize_count_pixels_avx2(out, in, first, eights, 5, 1, n); break;
+        default: resize_count_pixels_avx2(out, in, first, eights, count, 1, n);
         }
     else
         switch (count) {
-        case 3: resize_count_pixels_avx2(out, in, first, pairs, 3, 0, n); break;
-        case 4: resize_count_pixels_avx2(out, in, first, pairs, 4, 0, n); break;
-        case 5: resize_count_pixels_avx2(out, in, first, pairs, 5, 0, n); break;
-        default: resize_count_pixels_avx2(out, in, first, pairs, count, 0, n);
+        case 3: resize_count_pixels_avx2(out, in, first, eights, 3, 0, n); break;
+        case 4: resize_count_pixels_avx2(out, in, first, eights, 4, 0, n); break;
+        case 5: resize_count_pixels_avx2(out, in, first, eights, 5, 0, n); break;
+        default: resize_count_pixels_avx2(out, in, first, eights, count, 0, n);
         }
 }
 
@@ -235,32 +246,41 @@ static AVX2 void sum_samples_avx2(unsigned char *out, const unsigned char *const
                                                     : sum_16(rows, (size_t)i, pairs, n_pairs, 0));
 }
 
-static AVX2 ALWAYS_INLINE int sum_count_avx2(unsigned char *out, const unsigned char *const *rows, const v8s *pairs,
-                                             const int n_pairs, const int samples, const int wide, int n)
+/* samples: 4 or 1 of a pixel; 4 become three bytes. */
+static AVX2 ALWAYS_INLINE void sum_count_avx2(unsigned char *out, const unsigned char *const *rows, const v8s *pairs,
+                                              const int n_pairs, const int samples, const int wide, int n)
 {
     const __m128i pack = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
-    int x = 0;
-    if (samples == 1) {
-        for (; x + 16 < n; x += 16)
-            _mm_storeu_si128((__m128i *)(out + x), sum_16(rows, (size_t)x, pairs, n_pairs, wide));
-        return x;
+    const int step = 16 / samples, bytes = samples == 4 ? 3 : 1;
+    for (int x = 0; x < n; x += step, out += step * bytes) {
+        __m128i found = sum_16(rows, (size_t)x * samples, pairs, n_pairs, wide);
+        if (samples == 4)
+            found = _mm_shuffle_epi8(found, pack);
+        if ((n - x) * bytes >= 16) {
+            _mm_storeu_si128((__m128i *)out, found); /* what is too much is overwritten by the next pixels */
+        } else {
+            unsigned char rest[16];
+            const int left = n - x < step ? n - x : step;
+            _mm_storeu_si128((__m128i *)rest, found);
+            memcpy(out, rest, (size_t)left * bytes);
+        }
     }
-    for (; x + 6 <= n; x += 4) { /* the four bytes too many are overwritten by the next pixels */
-        const __m128i bytes = sum_16(rows, 4 * (size_t)x, pairs, n_pairs, wide);
-        _mm_storeu_si128((__m128i *)(out + 3 * (size_t)x), _mm_shuffle_epi8(bytes, pack));
-    }
-    return x;
 }
 
-/* As sum_precise_rows, for the first of n pixels. How many these are. */
-static AVX2 int sum_precise_avx2(unsigned char *out, const unsigned char *const *rows, const v8s *pairs, int n_pairs,
-                                 int samples, int wide, int n)
+/* As sum_precise_rows. */
+static AVX2 void sum_precise_avx2(unsigned char *out, const unsigned char *const *rows, const v8s *pairs, int n_pairs,
+                                  int samples, int wide, int n)
 {
-    if (samples == 1)
-        return wide ? sum_count_avx2(out, rows, pairs, n_pairs, 1, 1, n)
-                    : sum_count_avx2(out, rows, pairs, n_pairs, 1, 0, n);
-    return wide ? sum_count_avx2(out, rows, pairs, n_pairs, 4, 1, n)
-                : sum_count_avx2(out, rows, pairs, n_pairs, 4, 0, n);
+    if (samples == 1 && wide)
+        sum_count_avx2(out, rows, pairs, n_pairs, 1, 1, n);
+    else if (samples == 1)
+        sum_count_avx2(out, rows, pairs, n_pairs, 1, 0, n);
+    else if (wide && n_pairs == 4)
+        sum_count_avx2(out, rows, pairs, 4, 4, 1, n);
+    else if (wide)
+        sum_count_avx2(out, rows, pairs, n_pairs, 4, 1, n);
+    else
+        sum_count_avx2(out, rows, pairs, n_pairs, 4, 0, n);
 }
 #endif
 #endif

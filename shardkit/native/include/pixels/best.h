@@ -37,16 +37,16 @@ static void best_sum_pixels_rgb(unsigned char *out, const uint16_t *sums, const 
 }
 
 /* For n pixels and up to three more. */
-static void best_resize_row(unsigned char *out, const unsigned char *in, const int *first, const v8s *pairs, int count,
+static void best_resize_row(unsigned char *out, const unsigned char *in, const int *first, const v8s *eights, int count,
                             int wide, int n)
 {
 #ifdef AVX2
     if (has_avx2()) {
-        resize_row_avx2(out, in, first, pairs, count, wide, n);
+        resize_row_avx2(out, in, first, eights, count, wide, n);
         return;
     }
 #endif
-    resize_row(out, in, first, pairs, count, wide, n);
+    resize_row(out, in, first, eights, count, wide, n);
 }
 
 static void best_sum_samples(unsigned char *out, const unsigned char *const *rows, const v8s *pairs, int n_pairs,
@@ -61,17 +61,15 @@ static void best_sum_samples(unsigned char *out, const unsigned char *const *row
     sum_precise_samples(out, rows, pairs, n_pairs, wide, n);
 }
 
-/* rows: at the first pixel; moved, where some are done. */
-static void best_sum_precise_rows(unsigned char *out, const unsigned char **rows, const v8s *pairs, int n_pairs,
+static void best_sum_precise_rows(unsigned char *out, const unsigned char *const *rows, const v8s *pairs, int n_pairs,
                                   int samples, int wide, int n)
 {
-    int done = 0;
 #ifdef AVX2
-    if (has_avx2())
-        done = sum_precise_avx2(out, rows, pairs, n_pairs, samples, wide, n);
+    if (has_avx2()) {
+        sum_precise_avx2(out, rows, pairs, n_pairs, samples, wide, n);
+        return;
+    }
 #endif
-    for (int t = 0; done > 0 && t < 2 * n_pairs; t++)
-        rows[t] += (size_t)done * samples;
-    sum_precise_rows(out + (size_t)done * (samples == 4 ? 3 : 1), rows, pairs, n_pairs, samples, wide, n - done);
+    sum_precise_rows(out, rows, pairs, n_pairs, samples, wide, n);
 }
 #endif

@@ -32,7 +32,7 @@ typedef struct {
 
 /* Columns are computed by four, so that there are weights for up to three more, all zero. */
 #define OUTPUTS_AT_ONCE 4
-#define EIGHT 8 /* taps of a gray row that are computed at once */
+#define EIGHT 8 /* weights of a column in a vector */
 
 static int outputs_of(int n)
 {
@@ -74,10 +74,15 @@ static size_t taps_bytes(const precise_taps *axis, int out)
     return (size_t)out * (2 * sizeof(int) + (size_t)axis->most * sizeof(int32_t)) + (size_t)axis->most * sizeof(double);
 }
 
-/* Of the weights of `out` outputs as vectors: by fill_pairs for colours, by fill_eights for gray. */
-static size_t vectors_bytes(const precise_taps *axis, int out, int samples)
+/* Of the weights of `out` columns, by fill_eights, and of `out` rows, by fill_pairs. */
+static size_t eights_bytes(const precise_taps *axis, int out)
 {
-    return (size_t)out * (samples == 4 ? pairs_of(axis->most) : eights_of(axis->most)) * 2 * sizeof(v8s);
+    return (size_t)out * eights_of(axis->most) * 2 * sizeof(v8s);
+}
+
+static size_t pairs_bytes(const precise_taps *axis, int out)
+{
+    return (size_t)out * pairs_of(axis->most) * 2 * sizeof(v8s);
 }
 
 /* The filter at the inputs first, first + 1 and so on, of which `by` lie in a unit around the center. Their sum. */
@@ -155,7 +160,7 @@ static void fill_precise_taps(precise_taps *axis, const settings *set, int wide,
 /* A weight of 22 places as two parts of 11, of which the low one is not negative. */
 static inline int16_t high_part(int32_t weight)
 {
-    return (int16_t)((weight - (weight & ((1 << PART_BITS) - 1))) / (1 << PART_BITS));
+    return (int16_t)(weight >> PART_BITS);
 }
 
 static inline int16_t low_part(int32_t weight)
@@ -163,46 +168,49 @@ static inline int16_t low_part(int32_t weight)
     return (int16_t)(weight & ((1 << PART_BITS) - 1));
 }
 
-/* `count` weights by two, each pair four times; if they are wide, their high parts and then their low ones. step: from
- * one vector to the next, of those that stand side by side. */
-static void fill_pairs(v8s *pairs, const int32_t *w, int count, int wide, int step)
+/* `count` weights by two, each pair four times; if they are wide, their high parts and then their low ones. */
+static void fill_pairs(v8s *pairs, const int32_t *w, int count, int wide)
 {
-    for (int t = 0; t < count; t += 2, pairs += (1 + wide) * step) {
+    for (int t = 0; t < count; t += 2, pairs += 1 + wide) {
         const int32_t a = w[t], b = t + 1 < count ? w[t + 1] : 0;
         int16_t c = (int16_t)a, d = (int16_t)b;
         if (wide) {
             c = low_part(a), d = low_part(b);
-            pairs[step] = (v8s){c, d, c, d, c, d, c, d};
+            pairs[1] = (v8s){c, d, c, d, c, d, c, d};
             c = high_part(a), d = high_part(b);
         }
         pairs[0] = (v8s){c, d, c, d, c, d, c, d};
     }
 }
 
-/* The weights of all columns, of two outputs side by side. */
-static void fill_column_pairs(v8s *pairs, const precise_taps *across, int n, int wide)
+/* The weights of all columns by eight, those of two outputs side by side; if they are wide, the high parts of both and
+ * then the low ones. */
+static void fill_eights(v8s *eights, const precise_taps *across, int n, int wide)
 {
-    const size_t each = (size_t)pairs_of(across->used) * (1 + wide);
+    const int n_eights = eights_of(across->used), step = 2 * (1 + wide);
     for (int x = 0; x < outputs_of(n); x++) {
-        v8s *to = pairs + (x / 2) * each * 2 + x % 2;
-        if (x < n)
-            fill_pairs(to, across->weight + (size_t)x * across->most, across->used, wide, 2);
-        else
-            for (size_t i = 0; i < each; i++)
-                to[2 * i] = (v8s){0};
+        const int32_t *w = across->weight + (size_t)(x < n ? x : 0) * across->most;
+        v8s *to = eights + (size_t)(x / 2) * n_eights * step + x % 2;
+        for (int left = x < n ? across->used : 0, e = 0; e < n_eights; e++, w += EIGHT, left -= EIGHT, to += step) {
+            const int count = left < 0 ? 0 : left < EIGHT ? left : EIGHT;
+            int16_t high[EIGHT] = {0}, low[EIGHT] = {0};
+            for (int t = 0; t < count; t++) {
+                high[t] = wide ? high_part(w[t]) : (int16_t)w[t];
+                low[t] = low_part(w[t]);
+            }
+            memcpy(to, high, sizeof high);
+            if (wide)
+                memcpy(to + 2, low, sizeof low);
+        }
     }
 }
 
-/* The weights of all columns for a gray row, by eight: high parts, then low ones, or all of them, then zeros. */
-static void fill_eights(v8s *eights, const precise_taps *across, int n, int wide)
+/* Pair `p` of a vector of eight weights, four times. */
+static inline v8s pair_of(const v8s *eight, int p)
 {
-    const int count = eights_of(across->used) * EIGHT;
-    for (int x = 0; x < outputs_of(n); x++)
-        for (int t = 0; t < count; t++, eights += t % EIGHT ? 0 : 2) {
-            const int32_t w = x < n && t < across->used ? across->weight[(size_t)x * across->most + t] : 0;
-            eights[0][t % EIGHT] = wide ? high_part(w) : (int16_t)w;
-            eights[1][t % EIGHT] = wide ? low_part(w) : 0;
-        }
+    int32_t both;
+    memcpy(&both, (const char *)eight + 4 * p, sizeof both);
+    return (v8s)(v4){both, both, both, both};
 }
 
 /* The input of each output, as Pillow adds up its positions. */
@@ -331,34 +339,41 @@ static void gray_of_colour(unsigned char *out, const unsigned char *in, int n)
 
 /* ------------------------------------------------------------------------------------------------------ the passes */
 
-/* pairs: by fill_column_pairs. in has room for 8 bytes more than its pixels. out: four bytes each. */
-static ALWAYS_INLINE void resize_count_pixels(unsigned char *out, const unsigned char *in, const int *first,
-                                              const v8s *pairs, const int n_pairs, const int wide, int n)
+/* The vector of output x and its first eight taps, of those by fill_eights. */
+static ALWAYS_INLINE const v8s *eights_at(const v8s *eights, int x, int n_eights, const int wide)
 {
-    for (int x = 0; x < n; x++, out += 4, pairs += x % 2 ? 1 : 2 * n_pairs * (1 + wide) - 1) {
+    return eights + (size_t)(x / 2) * n_eights * 2 * (1 + wide) + x % 2;
+}
+
+/* in has room for 8 bytes more than its pixels. out: four bytes each. */
+static ALWAYS_INLINE void resize_count_pixels(unsigned char *out, const unsigned char *in, const int *first,
+                                              const v8s *eights, const int n_pairs, const int wide, int n)
+{
+    for (int x = 0; x < n; x++, out += 4) {
         const unsigned char *pixels = in + 4 * (size_t)first[x];
+        const v8s *own = eights_at(eights, x, (n_pairs + 3) / 4, wide);
         v4u high = {0}, low = {0};
         unsigned char bytes[8];
         for (int p = 0; p < n_pairs; p++) {
-            const v8s two = two_pixels(pixels + 8 * p);
-            high += multiply_add(two, pairs[2 * p * (1 + wide)]);
+            const v8s two = two_pixels(pixels + 8 * p), *weights = own + p / 4 * 2 * (1 + wide);
+            high += multiply_add(two, pair_of(weights, p % 4));
             if (wide)
-                low += multiply_add(two, pairs[4 * p + 2]);
+                low += multiply_add(two, pair_of(weights + 2, p % 4));
         }
         clipped(bytes, rounded(joined(high, low, wide), wide), (v4){0});
         memcpy(out, bytes, 4);
     }
 }
 
-/* The products of a gray output's taps, added up but for four sums, with those of the low parts if they are wide. */
+/* The products of a gray output's taps, added up but for four sums. */
 static ALWAYS_INLINE v4u gray_lots(const unsigned char *pixels, const v8s *eights, const int n_eights, const int wide)
 {
     v4u high = {0}, low = {0};
-    for (int e = 0; e < n_eights; e++, pixels += EIGHT, eights += 2) {
+    for (int e = 0; e < n_eights; e++, pixels += EIGHT, eights += 2 * (1 + wide)) {
         const v8s bytes = eight_pixels(pixels);
         high += multiply_add(bytes, eights[0]);
         if (wide)
-            low += multiply_add(bytes, eights[1]);
+            low += multiply_add(bytes, eights[2]);
     }
     return joined(high, low, wide);
 }
@@ -367,12 +382,11 @@ static ALWAYS_INLINE v4u gray_lots(const unsigned char *pixels, const v8s *eight
 static ALWAYS_INLINE void resize_count_gray(unsigned char *out, const unsigned char *in, const int *first,
                                             const v8s *eights, const int n_eights, const int wide, int n)
 {
-    const int each = 2 * n_eights;
-    for (int x = 0; x < n; x += OUTPUTS_AT_ONCE, eights += OUTPUTS_AT_ONCE * each) {
+    for (int x = 0; x < n; x += OUTPUTS_AT_ONCE) {
         unsigned char bytes[8];
         v4u lots[OUTPUTS_AT_ONCE];
         for (int i = 0; i < OUTPUTS_AT_ONCE; i++)
-            lots[i] = gray_lots(in + first[x + i], eights + i * each, n_eights, wide);
+            lots[i] = gray_lots(in + first[x + i], eights_at(eights, x + i, n_eights, wide), n_eights, wide);
         clipped(bytes, rounded(four_sums(lots[0], lots[1], lots[2], lots[3]), wide), (v4){0});
         memcpy(out + x, bytes, OUTPUTS_AT_ONCE);
     }
@@ -392,17 +406,17 @@ static void resize_gray(unsigned char *out, const unsigned char *in, const int *
 }
 
 /* Inlined for the usual numbers of pairs, so that the compiler unrolls the loop over them. */
-static void resize_row(unsigned char *out, const unsigned char *in, const int *first, const v8s *pairs, int count,
+static void resize_row(unsigned char *out, const unsigned char *in, const int *first, const v8s *eights, int count,
                        int wide, int n)
 {
     if (wide)
-        resize_count_pixels(out, in, first, pairs, count, 1, n);
+        resize_count_pixels(out, in, first, eights, count, 1, n);
     else
         switch (count) {
-        case 3: resize_count_pixels(out, in, first, pairs, 3, 0, n); break;
-        case 4: resize_count_pixels(out, in, first, pairs, 4, 0, n); break;
-        case 5: resize_count_pixels(out, in, first, pairs, 5, 0, n); break;
-        default: resize_count_pixels(out, in, first, pairs, count, 0, n);
+        case 3: resize_count_pixels(out, in, first, eights, 3, 0, n); break;
+        case 4: resize_count_pixels(out, in, first, eights, 4, 0, n); break;
+        case 5: resize_count_pixels(out, in, first, eights, 5, 0, n); break;
+        default: resize_count_pixels(out, in, first, eights, count, 0, n);
         }
 }
 

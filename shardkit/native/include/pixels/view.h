@@ -57,7 +57,7 @@ typedef struct {
     uint16_t *sums;
 
     precise_taps fine_down, fine_across;
-    v8s *fine_pairs, *row_pairs;
+    v8s *eights, *row_pairs; /* the weights of columns and of rows, by fill_eights and fill_pairs */
     uint32_t *fine_quads, *row_quads; /* the weights' digits, of all columns and of all rows */
     int digits; /* how many; 0: there are none, since VNNI is not used */
     unsigned char *own, *line, *gray; /* rows for the second pass; a row between the passes; a gray row */
@@ -228,6 +228,12 @@ static void fill_quads(view *self)
 #endif
 }
 
+/* The weights of row y of the slot by two; see fill_pairs. */
+static v8s *pairs_of_row(const view *self, int y)
+{
+    return self->row_pairs + (size_t)y * pairs_of(self->fine_down.used) * (1 + self->wide);
+}
+
 static const char *plan_precise(view *self, int in_height, int in_width, int divisor)
 {
     const settings *set = self->set;
@@ -244,8 +250,8 @@ static const char *plan_precise(view *self, int in_height, int in_width, int div
                  line_bytes = in_bytes > out_bytes ? in_bytes : out_bytes;
     self->own_bytes = self->by_columns ? in_bytes : out_bytes;
     size_t used = 0, total = 18 * 64 + taps_bytes(down, set->height) + taps_bytes(across, (int)columns) +
-                             vectors_bytes(across, (int)columns, self->samples) + vectors_bytes(down, 1, 4) +
-                             row_quads + column_quads + ((size_t)down->most + QUAD) * sizeof(void *) +
+                             eights_bytes(across, (int)columns) + pairs_bytes(down, set->height) + row_quads +
+                             column_quads + ((size_t)down->most + QUAD) * sizeof(void *) +
                              self->own_bytes * down->most + 2 * line_bytes;
     unsigned char *memory = room(&self->scratch, total);
     if (memory == NULL)
@@ -258,8 +264,8 @@ static const char *plan_precise(view *self, int in_height, int in_width, int div
     across->count = piece(&used, memory, width * sizeof(int));
     across->weight = piece(&used, memory, width * across->most * sizeof(int32_t));
     across->exact = piece(&used, memory, (size_t)across->most * sizeof(double));
-    self->fine_pairs = piece(&used, memory, vectors_bytes(across, (int)columns, self->samples));
-    self->row_pairs = piece(&used, memory, vectors_bytes(down, 1, 4));
+    self->eights = piece(&used, memory, eights_bytes(across, (int)columns));
+    self->row_pairs = piece(&used, memory, pairs_bytes(down, set->height));
     self->fine_quads = piece(&used, memory, column_quads);
     self->row_quads = piece(&used, memory, row_quads);
     self->window = piece(&used, memory, ((size_t)down->most + QUAD) * sizeof(void *));
@@ -276,14 +282,14 @@ static const char *plan_precise(view *self, int in_height, int in_width, int div
     memset(across->first + width, 0, (columns - width) * sizeof(int)); /* these have no weights */
     for (int x = 0; x < set->width; x++)
         across->first[x] -= self->left;
-    if (self->samples == 1)
-        fill_eights(self->fine_pairs, across, set->width, self->wide);
-    else if (!self->digits)
-        fill_column_pairs(self->fine_pairs, across, set->width, self->wide);
+    if (self->samples == 1 || !self->digits)
+        fill_eights(self->eights, across, set->width, self->wide);
+    for (int y = 0; !self->digits && y < set->height; y++)
+        fill_pairs(pairs_of_row(self, y), down->weight + (size_t)y * down->most, down->used, self->wide);
     return NULL;
 }
 
-/* Points `window` at the rows that output row y is made of, and finds their weights. */
+/* Points `window` at the rows that output row y is made of. */
 static void find_rows(view *self, int y)
 {
     const precise_taps *down = &self->fine_down;
@@ -292,8 +298,6 @@ static void find_rows(view *self, int y)
         self->window[t] = self->own + self->own_bytes * (size_t)((down->first[y] + t) % down->most);
     for (int t = count; t < count + QUAD - 1; t++)
         self->window[t] = self->window[0]; /* those that are taken along, with weight zero */
-    if (!self->digits)
-        fill_pairs(self->row_pairs, down->weight + (size_t)y * down->most, count, self->wide, 1);
 }
 
 /* A row of the image, as the pixels of a row between the passes, and up to three more. */
@@ -302,7 +306,7 @@ static void resize_columns(const view *self, unsigned char *out, const unsigned 
     const precise_taps *across = &self->fine_across;
     const int width = self->set->width;
     if (self->samples == 1) {
-        resize_gray(out, in, across->first, self->fine_pairs, eights_of(across->used), self->wide, width);
+        resize_gray(out, in, across->first, self->eights, eights_of(across->used), self->wide, width);
         return;
     }
 #ifdef VNNI
@@ -311,7 +315,7 @@ static void resize_columns(const view *self, unsigned char *out, const unsigned 
         return;
     }
 #endif
-    best_resize_row(out, in, across->first, self->fine_pairs, pairs_of(across->used), self->wide, width);
+    best_resize_row(out, in, across->first, self->eights, pairs_of(across->used), self->wide, width);
 }
 
 /* The rows of the window as row y of the slot. */
@@ -325,7 +329,7 @@ static void sum_window(const view *self, unsigned char *out, int y)
         return;
     }
 #endif
-    best_sum_precise_rows(out, self->window, self->row_pairs, pairs_of(down->count[y]), self->samples, self->wide,
+    best_sum_precise_rows(out, self->window, pairs_of_row(self, y), pairs_of(down->count[y]), self->samples, self->wide,
                           self->set->width);
 }
 
@@ -340,7 +344,7 @@ static void sum_window_first(const view *self, unsigned char *out, int y, int n)
         return;
     }
 #endif
-    best_sum_samples(out, self->window, self->row_pairs, pairs_of(down->count[y]), self->wide, n);
+    best_sum_samples(out, self->window, pairs_of_row(self, y), pairs_of(down->count[y]), self->wide, n);
 }
 
 static void take_precise(view *self, const ring *from, int have)
