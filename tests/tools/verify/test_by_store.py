@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from msgspec.structs import replace
 
 from shardkit import DestinationError, NotFoundError, UsageError, pack, repair, unpack, upload, verify
 from shardkit.cli.main import run
@@ -61,7 +62,7 @@ def first_shard() -> str:
 @pytest.fixture
 def no_checksums(monkeypatch: pytest.MonkeyPatch) -> None:
     known = MemoryStore.info
-    monkeypatch.setattr(MemoryStore, "info", lambda self, name: replace(known(self, name), crc32c=None))
+    monkeypatch.setattr(MemoryStore, "info", lambda self, name: msgspec.structs.replace(known(self, name), crc32c=None))
 
 
 def test_a_sound_dataset_is_sound_by_its_store_and_by_its_bytes(far: str, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import io
 import json
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import google_crc32c
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -235,7 +235,7 @@ def test_an_index_row_with_another_key_or_label_is_found(packed: Path) -> None:
     def edit(shards: list[ShardRows]) -> None:
         keys = list(shards[0].keys)
         keys[1] = "else"
-        shards[0] = dataclasses.replace(shards[0], keys=keys)
+        shards[0] = msgspec.structs.replace(shards[0], keys=keys)
         shards[1].numbers["label"][0] ^= 1
 
     edit_index(packed, edit)
