@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from runpy import run_path
 from typing import Any
 
 from setuptools import Extension, setup
@@ -31,26 +32,19 @@ FLAGS: dict[str, Any] = {
 }
 
 
-INCLUDE = Path("shardkit/native/include")
+NATIVE = "shardkit/native"
+SOURCES = run_path(f"{NATIVE}/sources.py")
 
 
-def headers(parts: tuple[str, ...]) -> list[str]:
-    """What a part includes, to be built again when it changes: single headers, and folders of them."""
-    return [str(path) for part in parts for path in sorted((INCLUDE / part).glob("*.h")) or [INCLUDE / part]]
+def plain_extension(name: str, **found: list[str]) -> Extension:
+    """One that needs a compiler only, unless `found` has more. It is built again when a header of it changes, and keeps
+    the digest of its sources."""
+    sources = SOURCES["sources_of"](name, NATIVE)
+    flags = FLAGS | {"define_macros": [*FLAGS["define_macros"], ("PART_DIGEST", SOURCES["digest_of"](sources))]}
+    return Extension(f"{NATIVE}/{name}".replace("/", "."), sources[:1], depends=sources[1:], **flags, **found)
 
 
-def plain_extension(name: str, *parts: str, **found: list[str]) -> Extension:
-    """One that needs a compiler only, unless `found` has more. parts: the headers and folders that it includes."""
-    return Extension(
-        f"shardkit.native.{name}",
-        [f"shardkit/native/{name}.c"],
-        depends=headers(parts),
-        **FLAGS,
-        **found,
-    )
-
-
-def library_extension(name: str, *parts: str, library: str, place: str, archive: str) -> Extension:
+def library_extension(name: str, *, library: str, place: str, archive: str) -> Extension:
     """One that needs a library: the system's, or the static one (archive) at the place that the environment names."""
     prefix = os.environ.get(place)
     found: dict[str, list[str]] = {"libraries": [library]}
@@ -59,28 +53,28 @@ def library_extension(name: str, *parts: str, library: str, place: str, archive:
         found = {"include_dirs": [str(Path(prefix) / "include")], "extra_objects": [str(static)]}
         if sys.platform == "linux":  # other packages bring a library of their own: keep the names of this one inside
             found["extra_link_args"] = ["-Wl,--exclude-libs,ALL"]
-    return plain_extension(name, *parts, **found)
+    return plain_extension(name, **found)
 
 
 JPEG = {"library": "jpeg", "place": "JPEG_PREFIX", "archive": "libjpeg.a"}
 WEBP = {"library": "webp", "place": "WEBP_PREFIX", "archive": "libwebpdecoder.a"}
 
 EXTENSIONS = [
-    library_extension("jpeg", "pixels", "jpeg", **JPEG),
-    plain_extension("png", "pixels", "png"),
-    library_extension("webp", "pixels", "webp_decoder.h", **WEBP),
+    library_extension("jpeg", **JPEG),
+    plain_extension("png"),
+    library_extension("webp", **WEBP),
     library_extension("jpegtran", **JPEG),
-    plain_extension("gather", "crc32c.h", "framing", "scan", "string_column.h"),
-    plain_extension("framing", "crc32c.h", "framing"),
-    plain_extension("samples", "columns.h", "crc32c.h", "sample_copies.h"),
-    plain_extension("lookup", "columns.h"),
-    plain_extension("sums", "crc32c.h"),
-    plain_extension("tree", "scan", "string_column.h"),
-    plain_extension("archives", "archives"),
-    plain_extension("lists", "lists", "framing"),
-    plain_extension("checksums", "crc32c.h"),
-    plain_extension("augment", "augment_warp.h"),
-    plain_extension("near", "near_pairs.h"),
+    plain_extension("gather"),
+    plain_extension("framing"),
+    plain_extension("samples"),
+    plain_extension("lookup"),
+    plain_extension("sums"),
+    plain_extension("tree"),
+    plain_extension("archives"),
+    plain_extension("lists"),
+    plain_extension("checksums"),
+    plain_extension("augment"),
+    plain_extension("near"),
 ]
 
 setup(

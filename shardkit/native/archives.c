@@ -10,6 +10,7 @@
 #include "include/archives/folders.h"
 #include "include/archives/tar.h"
 #include "include/archives/zip.h"
+#include "include/part.h"
 
 /* (at, names, lengths, numbers) as Python objects; `found` is freed. */
 static PyObject *found_members(int64_t at, member_columns *found)
@@ -236,7 +237,8 @@ static PyMethodDef METHODS[] = {{"tar", tar, METH_VARARGS, tar_doc},
                                 {"images", images, METH_VARARGS, images_doc},
                                 {NULL, NULL, 0, NULL}};
 
-static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "archives", NULL, 0, METHODS, NULL, NULL, NULL, NULL};
+static struct PyModuleDef MODULE = {
+    PyModuleDef_HEAD_INIT, "archives", PART_SOURCES, 0, METHODS, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit_archives(void)
 {

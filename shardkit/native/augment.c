@@ -3,6 +3,7 @@
 #include <Python.h>
 
 #include "include/augment_warp.h"
+#include "include/part.h"
 
 /* 1 for uint8, 0 for float32, -1 with an exception for anything else. */
 static int kind_of(const Py_buffer *view, const char *name)
@@ -66,11 +67,7 @@ end:
 static PyMethodDef methods[] = {{"warp", py_warp, METH_VARARGS, warp_doc}, {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT,
-    .m_name = "augment",
-    .m_doc = "The affine warp of augmentation; see images/augment/warp.py.",
-    .m_size = -1,
-    .m_methods = methods,
+    PyModuleDef_HEAD_INIT, .m_name = "augment", .m_doc = PART_SOURCES, .m_size = -1, .m_methods = methods,
 };
 
 PyMODINIT_FUNC PyInit_augment(void)

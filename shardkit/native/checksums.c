@@ -4,6 +4,7 @@
 #include <Python.h>
 
 #include "include/crc32c.h"
+#include "include/part.h"
 
 enum { SMALL = 1 << 14 }; /* for less, releasing the GIL takes longer than the sum */
 
@@ -101,7 +102,8 @@ static PyMethodDef METHODS[] = {{"crc32c", py_crc32c, METH_VARARGS, crc32c_doc},
                                 {"differing", py_differing, METH_VARARGS, differing_doc},
                                 {NULL, NULL, 0, NULL}};
 
-static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "checksums", NULL, 0, METHODS, NULL, NULL, NULL, NULL};
+static struct PyModuleDef MODULE = {
+    PyModuleDef_HEAD_INIT, "checksums", PART_SOURCES, 0, METHODS, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit_checksums(void)
 {

@@ -7,6 +7,7 @@
  * hands over the index rows.
  */
 #include "include/framing/keep.h"
+#include "include/part.h"
 
 static PyObject *keyset_new(PyTypeObject *type, PyObject *args, PyObject *names)
 {
@@ -319,7 +320,7 @@ static PyType_Slot FRAMER_SLOTS[] = {{Py_tp_doc, (void *)framer_doc},
 static PyType_Spec FRAMER_SPEC = {"shardkit.native.framing.Framer", sizeof(Framer), 0, Py_TPFLAGS_DEFAULT,
                                   FRAMER_SLOTS};
 
-static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "framing", NULL, -1, NULL, NULL, NULL, NULL, NULL};
+static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "framing", PART_SOURCES, -1, NULL, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit_framing(void)
 {

@@ -27,6 +27,7 @@
 #include "include/framing/stored_member.h"
 #include "include/framing/file_columns.h"
 #include "include/scan/ahead_type.h"
+#include "include/part.h"
 
 enum { COLUMNS = 6 };
 
@@ -410,7 +411,7 @@ static PyMethodDef METHODS[] = {{"write", write_samples, METH_VARARGS, write_doc
                                 {"progressive", count_progressive, METH_VARARGS, progressive_doc},
                                 {NULL, NULL, 0, NULL}};
 
-static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "gather", NULL, 0, METHODS, NULL, NULL, NULL, NULL};
+static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "gather", PART_SOURCES, 0, METHODS, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit_gather(void)
 {

@@ -26,6 +26,7 @@
 #include "include/jpeg/points.h"
 #include "include/jpeg/quality.h"
 #include "include/pixels/batch.h"
+#include "include/part.h"
 
 PyDoc_STRVAR(
     seek_points_doc,
@@ -135,7 +136,7 @@ static PyMethodDef methods[] = {
 };
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, .m_name = "jpeg",     .m_doc = "A fused JPEG decoder; see images/fused.py.",
+    PyModuleDef_HEAD_INIT, .m_name = "jpeg",     .m_doc = PART_SOURCES,
     .m_size = -1,          .m_methods = methods, .m_free = free_module,
 };
 

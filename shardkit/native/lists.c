@@ -8,6 +8,7 @@
 #include <Python.h>
 
 #include "include/lists/paths.h"
+#include "include/part.h"
 
 typedef struct {
     Py_buffer bytes, offsets;
@@ -288,7 +289,7 @@ static PyMethodDef METHODS[] = {{"numbers", numbers, METH_VARARGS, numbers_doc},
                                 {"are_distinct", distinct, METH_VARARGS, distinct_doc},
                                 {NULL, NULL, 0, NULL}};
 
-static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "lists", NULL, 0, METHODS, NULL, NULL, NULL, NULL};
+static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "lists", PART_SOURCES, 0, METHODS, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit_lists(void)
 {

@@ -8,6 +8,7 @@
 #include <Python.h>
 
 #include "include/columns.h"
+#include "include/part.h"
 
 static int take_writable(PyObject *object, Column *column)
 {
@@ -155,7 +156,7 @@ end:
 static PyMethodDef METHODS[] = {
     {"split", split, METH_VARARGS, split_doc}, {"gather", gather, METH_VARARGS, gather_doc}, {NULL, NULL, 0, NULL}};
 
-static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "lookup", NULL, 0, METHODS, NULL, NULL, NULL, NULL};
+static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "lookup", PART_SOURCES, 0, METHODS, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit_lookup(void)
 {

@@ -8,6 +8,7 @@
 #include <Python.h>
 
 #include "include/near_pairs.h"
+#include "include/part.h"
 
 PyDoc_STRVAR(pairs_doc,
              "pairs(first, second, radius, most)\n--\n\n"
@@ -59,8 +60,7 @@ static PyMethodDef methods[] = {
 };
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, .m_name = "near",     .m_doc = "Near hashes; see images/quality/near.py.",
-    .m_size = 0,           .m_methods = methods,
+    PyModuleDef_HEAD_INIT, .m_name = "near", .m_doc = PART_SOURCES, .m_size = 0, .m_methods = methods,
 };
 
 PyMODINIT_FUNC PyInit_near(void)

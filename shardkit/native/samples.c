@@ -10,6 +10,7 @@
 
 #include "include/columns.h"
 #include "include/sample_copies.h"
+#include "include/part.h"
 
 static int summed; /* whether this processor has the instruction for CRC-32C */
 
@@ -350,7 +351,7 @@ static PyType_Spec SAMPLES_SPEC = {"shardkit.native.samples.Samples", sizeof(Sam
 static PyMethodDef METHODS[] = {
     {"join", join, METH_VARARGS, join_doc}, {"texts", texts, METH_VARARGS, texts_doc}, {NULL, NULL, 0, NULL}};
 
-static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "samples", NULL, 0, METHODS, NULL, NULL, NULL, NULL};
+static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "samples", PART_SOURCES, 0, METHODS, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit_samples(void)
 {

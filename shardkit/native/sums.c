@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "include/crc32c.h"
+#include "include/part.h"
 
 enum { WINDOW = 1 << 19, SMALL = 1 << 14 }; /* a window stays in the core's cache from the read to the sum */
 
@@ -151,7 +152,7 @@ static PyMethodDef METHODS[] = {{"sum_parts", sum_parts, METH_VARARGS, sum_parts
                                 {"sum_bytes", sum_bytes, METH_VARARGS, sum_bytes_doc},
                                 {NULL, NULL, 0, NULL}};
 
-static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "sums", NULL, 0, METHODS, NULL, NULL, NULL, NULL};
+static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "sums", PART_SOURCES, 0, METHODS, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit_sums(void)
 {

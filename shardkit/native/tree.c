@@ -10,6 +10,7 @@
 
 #include "include/scan/listed.h"
 #include "include/string_column.h"
+#include "include/part.h"
 
 /* The size of an image, without reading it. */
 static int64_t tree_size_of(void *context, int folder, const char *name)
@@ -352,7 +353,7 @@ static PyMethodDef METHODS[] = {{"list_folder", list_folder, METH_VARARGS, list_
                                 {"extensions", extensions, METH_VARARGS, extensions_doc},
                                 {NULL, NULL, 0, NULL}};
 
-static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "tree", NULL, 0, METHODS, NULL, NULL, NULL, NULL};
+static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "tree", PART_SOURCES, 0, METHODS, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit_tree(void)
 {

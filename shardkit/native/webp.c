@@ -12,6 +12,7 @@
 #include "include/webp_decoder.h"
 #include "include/pixels/finish.h"
 #include "include/pixels/batch.h"
+#include "include/part.h"
 
 static PyMethodDef methods[] = {
     {"decode_batch", py_decode_batch, METH_VARARGS, decode_batch_doc},
@@ -20,7 +21,7 @@ static PyMethodDef methods[] = {
 };
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, .m_name = "webp",     .m_doc = "A fused WebP decoder; see images/fused.py.",
+    PyModuleDef_HEAD_INIT, .m_name = "webp",     .m_doc = PART_SOURCES,
     .m_size = -1,          .m_methods = methods, .m_free = free_module,
 };
 
