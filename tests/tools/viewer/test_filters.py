@@ -44,6 +44,34 @@ def test_a_filter_is_in_the_address_and_in_python(shards: Path, site: Site, brow
     browser.wait(f"{COUNT} === '5 of 13 samples'")
 
 
+def test_filters_that_are_changed_right_after_each_other_all_hold(
+    shards: Path, site: Site, browser: Browser
+) -> None:
+    open_page(browser, site, shards / "train")
+    browser.run("""
+        const set = (query, value, kind = "input") => {
+            const input = document.querySelector(query);
+            input.value = value;
+            input.dispatchEvent(new Event(kind, { bubbles: true }));
+        };
+        set("[data-column=width][data-bound='0']", "30");
+        set("[data-column=height][data-bound='1']", "30");
+        document.querySelector("[data-class=red]").click();
+        set("[data-text=key]", "red/");
+        set("[data-part=sort]", "-width", "change");
+    """)
+    browser.wait(f"{COUNT} === '7 of 13 samples'")
+    hash = set(browser.run("location.hash").removeprefix("#").split("&"))
+    assert hash == {"class=red", "range.width=30..", "range.height=..30", "text.key=red%2F", "sort=-width"}
+    browser.run("""
+        set("[data-text=key]", "blue/");
+        document.querySelector("[data-part=reset]").click();
+    """)
+    browser.wait(f"{COUNT} === '13 samples'")
+    browser.run("new Promise((resolve) => setTimeout(resolve, 300))")
+    assert browser.run("location.hash") == "" and browser.run(COUNT) == "13 samples"
+
+
 def test_an_address_that_makes_no_sense_filters_nothing(site: Site, tree: Path, browser: Browser) -> None:
     pack(tree, site.folder / "train", workers=1)
     wrong = (

@@ -83,10 +83,11 @@ class Page {
       this.filtered();
     });
     part("class-clear").addEventListener("click", () => {
-      this.panel.filter.classes.clear();
-      this.panel.filter.none = false;
       this.panel.search.value = "";
-      this.filtered();
+      this.panel.change((filter) => {
+        filter.classes.clear();
+        filter.none = false;
+      });
       this.panel.search.focus();
     });
     part("retry").addEventListener("click", () => {
@@ -114,8 +115,7 @@ class Page {
     });
     part("sort").addEventListener("change", (event) => {
       const { value } = event.target;
-      this.panel.filter.sort = value ? [value.slice(1), value[0] === "-"] : null;
-      this.filtered();
+      this.panel.change((filter) => (filter.sort = value ? [value.slice(1), value[0] === "-"] : null));
     });
     const opener = part("open-filters"),
       close = () => {

@@ -11,6 +11,7 @@ const LABELS = {
 const USUAL_COLUMNS = ["key", "width", "height", "image_size"];
 const OTHER_COLUMNS = ["path", "shard", "size", "offset", "image_offset", "crc32c"];
 const MOST_CLASSES = 200; // in the list at a time
+const PAUSE = 200; // milliseconds
 
 class Panel {
   constructor({ form, collection, changed }) {
@@ -18,6 +19,7 @@ class Panel {
     this.collection = collection;
     this.changed = changed;
     this.filter = noFilter();
+    this.waiting = new Map(); // input -> what it does to the filter when nothing has been typed for a moment
     this.search = form.querySelector("[data-part=class-search]");
     this.list = form.querySelector("[data-part=class-list]");
     this.search.addEventListener("input", () => this.showClasses());
@@ -29,6 +31,7 @@ class Panel {
     form.querySelector("[data-part=classes]").hidden = !this.classes().length;
   }
   set(filter) {
+    if (filter !== this.filter) this.waiting.clear();
     this.filter = filter;
     for (const box of this.form.querySelectorAll("[data-split]")) box.checked = filter.splits.has(box.dataset.split);
     for (const input of this.form.querySelectorAll("[data-bound]")) {
@@ -98,9 +101,19 @@ class Panel {
       [...this.list.querySelectorAll("input")].find((box) => box.dataset.class === focused)?.focus();
     this.form.querySelector("[data-part=class-clear]").hidden = !byClass(this.filter);
   }
+  /** Edit the filter, with what was typed before. */
   change(edit) {
+    clearTimeout(this.timer);
+    for (const waiting of this.waiting.values()) waiting(this.filter);
+    this.waiting.clear();
     edit(this.filter);
     this.changed(this.filter);
+  }
+  /** Edit the filter by an input when nothing has been typed into any for a moment. */
+  changeLater(input, edit) {
+    this.waiting.set(input, edit);
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.change(() => {}), PAUSE);
   }
   makeSplits() {
     const place = this.form.querySelector("[data-part=splits]"),
@@ -195,14 +208,11 @@ class Panel {
     input.setAttribute("aria-label", title);
     input.autocomplete = "off";
     input.spellcheck = false;
-    input.addEventListener(
-      "input",
-      later(() =>
-        this.change(({ texts }) => {
-          if (input.value) texts[name] = input.value;
-          else delete texts[name];
-        }),
-      ),
+    input.addEventListener("input", () =>
+      this.changeLater(input, ({ texts }) => {
+        if (input.value) texts[name] = input.value;
+        else delete texts[name];
+      }),
     );
     return input;
   }
@@ -232,16 +242,13 @@ class Panel {
     input.dataset.time = name;
     input.dataset.end = end;
     input.setAttribute("aria-label", title);
-    input.addEventListener(
-      "input",
-      later(() =>
-        this.change(({ times }) => {
-          const bounds = times[name] || [null, null];
-          bounds[end] = Number.isNaN(millisecondsOf(input.value, isDay)) ? null : input.value;
-          if (bounds.every((each) => each === null)) delete times[name];
-          else times[name] = bounds;
-        }),
-      ),
+    input.addEventListener("input", () =>
+      this.changeLater(input, ({ times }) => {
+        const bounds = times[name] || [null, null];
+        bounds[end] = Number.isNaN(millisecondsOf(input.value, isDay)) ? null : input.value;
+        if (bounds.every((each) => each === null)) delete times[name];
+        else times[name] = bounds;
+      }),
     );
     return input;
   }
@@ -254,16 +261,13 @@ class Panel {
     input.dataset.bound = bound;
     input.setAttribute("aria-label", title);
     input.placeholder = bound ? "max" : "min";
-    input.addEventListener(
-      "input",
-      later(() =>
-        this.change(({ ranges }) => {
-          const bounds = ranges[name] || [null, null];
-          bounds[bound] = input.value === "" ? null : Number(input.value);
-          if (bounds.every((each) => each === null)) delete ranges[name];
-          else ranges[name] = bounds;
-        }),
-      ),
+    input.addEventListener("input", () =>
+      this.changeLater(input, ({ ranges }) => {
+        const bounds = ranges[name] || [null, null];
+        bounds[bound] = input.value === "" ? null : Number(input.value);
+        if (bounds.every((each) => each === null)) delete ranges[name];
+        else ranges[name] = bounds;
+      }),
     );
     return input;
   }
@@ -286,13 +290,4 @@ class Panel {
       if (range) input.placeholder = Number(range[Number(input.dataset.bound)].toPrecision(6));
     }
   }
-}
-
-/** A function that runs when it has not been called for a moment. */
-function later(run, milliseconds = 200) {
-  let timer = 0;
-  return () => {
-    clearTimeout(timer);
-    timer = setTimeout(run, milliseconds);
-  };
 }
