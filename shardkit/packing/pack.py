@@ -43,7 +43,7 @@ from shardkit.packing.parts.record import (
     require_same_plan,
     write_record,
 )
-from shardkit.packing.plan.append import PathSummary, existing_datasets, require_free
+from shardkit.packing.plan.append import PathSummary, existing_datasets, require_free, text_columns
 from shardkit.packing.plan.content import PlannedDataset
 from shardkit.packing.plan.datasets import dataset_names, plan_datasets
 from shardkit.packing.run import write_shards
@@ -54,7 +54,7 @@ from shardkit.shards.corrections.version import index_files_taken
 from shardkit.shards.manifest import ClassEntry, Manifest, ShardEntry
 from shardkit.sources.lists.in_memory import TableInMemory, TableLike, in_memory
 from shardkit.sources.lists.tables import is_list
-from shardkit.sources.open import Opened, named_path, open_source
+from shardkit.sources.open import Opened, named_path, open_source, with_text
 from shardkit.sources.options import LabelOptions, TableColumns
 from shardkit.sources.scratch import pieces
 from shardkit.sources.source import Source
@@ -320,6 +320,8 @@ def prepare(
     for_source = goes_to.is_local and not isinstance(found, TableInMemory) and not locate(found).is_local
     access = None if for_source else settings.storage_options
     destinations = destinations_of(goes_to, named, splits, work=settings.work, options=access)
+    if options.append:
+        opened = with_text(opened, found, columns, text_columns(destinations.values()))
     return Packing(options, where, names, opened, os.fspath(dest), destinations, part)
 
 

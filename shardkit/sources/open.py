@@ -94,6 +94,17 @@ def open_source(
     return _Labelled(_opened(source, options, listed, storage_options, progress), options)
 
 
+def with_text(opened: Opened, source: str | os.PathLike[str] | TableInMemory, listed: TableColumns,
+              columns: Sequence[str]) -> Opened:  # fmt: skip
+    """A source that was opened with the same arguments, some columns of which are text as written in its list: 007 is
+    not 7. One that is no written list stays as it is. Raises SourceError."""
+    found = opened.opened if isinstance(opened, _Labelled) else None
+    if not columns or not isinstance(found, _Lists) or isinstance(source, TableInMemory):
+        return opened
+    lists = _lists(locate(source).path, listed, found.options, columns)
+    return opened if lists is None else _Labelled(_Lists(lists, found.options), found.options)
+
+
 def _opened(
     source: str | os.PathLike[str] | TableInMemory,
     options: SourceOptions,
@@ -108,16 +119,11 @@ def _opened(
         _require_no_columns(str(location), listed)
         return _InBucket(location, options, dict(storage_options or {}), progress)
     path = location.path
+    lists = _lists(path, listed, options)
+    if lists is not None:
+        return _Lists(lists, options)
     if os.path.isdir(path):
-        folders = image_folders(path)
-        if folders is not None:
-            return _Lists({split: open_image_folder(file, listed, options.extensions)
-                           for split, file in folders.items()}, options)  # fmt: skip
-    elif os.path.isfile(path) and is_list(path):
-        from shardkit.sources.lists.early import taken
-        from shardkit.sources.lists.rows import open_list
-
-        return _Lists({"": taken(path, listed) or open_list(path, listed)}, options)
+        pass
     elif ending_of_arrays(path) and not os.path.isdir(path):
         from shardkit.sources.arrays.encoded import Arrays
 
@@ -133,6 +139,27 @@ def _opened(
         _require_no_file(path)
     _require_no_columns(fs_text(path), listed)
     return _Tree(path, options)
+
+
+def _lists(
+    path: str, listed: TableColumns, options: SourceOptions, columns: Sequence[str] = ()
+) -> Mapping[str, Listed] | None:
+    """The list at a path, or the metadata files of the splits of a folder; None if it is something else."""
+    if os.path.isdir(path):
+        files = image_folders(path)
+        if files is None:
+            return None
+        from shardkit.sources.lists.typed import texts_of
+
+        found = {split: open_image_folder(file, listed, options.extensions, columns) for split, file in files.items()}
+        texts = sorted({name for name in texts_of(found.values()) if name not in columns})
+        return _lists(path, listed, options, [*columns, *texts]) if texts else found
+    if not os.path.isfile(path) or not is_list(path):
+        return None
+    from shardkit.sources.lists.early import taken
+    from shardkit.sources.lists.rows import open_list
+
+    return {"": (None if columns else taken(path, listed)) or open_list(path, listed, columns=columns)}
 
 
 def _require_no_columns(place: str, listed: TableColumns) -> None:

@@ -190,6 +190,31 @@ class TestAppending:
         self.append(prefix, photos, age=[None] * 6, name=[5] * 6)
         assert index_of(prefix)["meta.name"].to_pylist()[-6:] == ["5"] * 6
 
+    def test_text_of_a_csv_stays_as_written_in_a_column_of_text(self, prefix: Path, photos: list[str]) -> None:
+        written = ["007", "1e3", "2024-05-01", "true", "", "0x1"]
+        lines = [f"{path},{path.split('/')[-2]},{text},8" for path, text in zip(photos[6:], written, strict=True)]
+        path = prefix.parents[1] / "more.csv"
+        path.write_text("\n".join(["path,label,name,age", *lines]) + "\n")
+        shardkit.pack(path, prefix, append=True, workers=1, shuffle=False)
+        table = index_of(prefix)
+        assert sorted(each or "" for each in table["meta.name"].to_pylist()[-6:]) == sorted(written)
+        assert table["meta.age"].to_pylist()[-6:] == [8] * 6
+        names = [json.loads(sample["json"])["name"] for sample in shardkit.dataset(prefix)]
+        assert sorted(each or "" for each in names[-6:]) == sorted(written)
+
+
+def test_text_of_one_split_is_text_as_written_in_all(draw_tree: Any, tmp_path: Path) -> None:
+    for split, value in {"train": "007", "validation": "x7"}.items():
+        draw_tree(tmp_path / "tree", {f"{split}/red": 2})
+        lines = ["file_name,code,age", *(f"red/{n:04}.jpg,{value},{n}" for n in range(2))]
+        (tmp_path / "tree" / split / "metadata.csv").write_text("\n".join(lines) + "\n")
+    found = shardkit.pack(tmp_path / "tree", tmp_path / "out", workers=1)
+    for split, value in {"train": "007", "validation": "x7"}.items():
+        assert found[split].manifest.columns == {"code": "string", "age": "int64"}
+        assert index_of(tmp_path / "out" / split)["meta.code"].to_pylist() == [value] * 2
+        samples = list(shardkit.dataset(tmp_path / "out" / split))
+        assert {json.loads(sample["json"])["code"] for sample in samples} == {value}
+
 
 def test_a_run_over_a_dataset_of_an_older_version_keeps_it(
     photos: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -105,6 +105,13 @@ def existing_datasets(destinations: Mapping[str, Destination], options: PackOpti
     return found
 
 
+def text_columns(destinations: Iterable[Destination]) -> list[str]:
+    """The further columns of text that datasets have which are there. DestinationError, StorageError."""
+    manifests = [each.files.read_manifest() for each in destinations]
+    found = [name for each in manifests if each is not None for name, text in each.columns.items() if text == "string"]
+    return list(dict.fromkeys(found))
+
+
 def _check(destination: Destination, manifest: Manifest, options: PackOptions) -> None:
     place = str(destination)
     require_beside(manifest, place)

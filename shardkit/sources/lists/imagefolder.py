@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from shardkit.errors import SourceError
@@ -59,15 +59,17 @@ def image_folders(root: str) -> dict[str, str] | None:
     return {name: path for name, path in found.items() if path is not None}
 
 
-def open_image_folder(path: str, options: TableColumns, extensions: Collection[str]) -> Listed:
+def open_image_folder(
+    path: str, options: TableColumns, extensions: Collection[str], columns: Sequence[str] = ()
+) -> Listed:
     """Open a metadata file as a list. Without a label column, the class is the top folder in the path, if any.
 
-    Raises SourceError as `open_list`.
+    columns: as in `open_list`, whose errors it raises.
     """
     from shardkit.sources.lists.rows import open_list
 
     named = TableColumns(options.path_column or _COLUMN, options.label_column, options.label_separator, options.root)
-    listed = open_list(path, named, labels=_by_folder)
+    listed = open_list(path, named, columns=columns, labels=_by_folder)
     missing = _count_images(listed.root, extensions) - listed.table.num_rows
     _log.info("%s: taken as the metadata of the images beside it", listed.place)
     if missing > 0:

@@ -59,16 +59,23 @@ class Listed(msgspec.Struct, frozen=True, eq=False):
     looked: LookedAt | None = None
 
 
-def open_list(path: str, options: TableColumns, *, labels: Callable[[pa.Table, str], Labels] | None = None) -> Listed:
+def open_list(
+    path: str,
+    options: TableColumns,
+    *,
+    columns: Sequence[str] = (),
+    labels: Callable[[pa.Table, str], Labels] | None = None,
+) -> Listed:
     """Read a list and identify its columns.
 
-    labels: returns the labels for a table without a label column (None: that is an error). Raises SourceError.
+    columns: those of a text file that are read as text, as written. labels: returns the labels for a table without a
+    label column (None: that is an error). Raises SourceError.
     """
     place = fs_text(path)
     wanted = (options.path_column,) if options.path_column else PATH_COLUMNS
     texts = wanted + (() if options.label_separator is None else (options.label_column or "", *LABEL_COLUMNS))
     labels_in = LABEL_COLUMNS if options.label_column is None else (options.label_column,)
-    table = read_table(path, text_columns=texts, csv_texts=labels_in, references=True)
+    table = read_table(path, text_columns=texts, csv_texts=labels_in, csv_columns=tuple(columns), references=True)
     root = os.path.dirname(os.path.abspath(path)) if options.root is None else os.path.abspath(options.root)
     _require_header(table.column_names, place, root)
     all_text = not path.lower().endswith(".parquet") and not is_json(path)

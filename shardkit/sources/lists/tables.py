@@ -28,11 +28,17 @@ _CURE = "fix the row, or check that the file is what the ending of its name says
 
 
 def read_table(
-    path: str, text_columns: tuple[str, ...] = (), csv_texts: tuple[str, ...] = (), *, references: bool = False
+    path: str,
+    text_columns: tuple[str, ...] = (),
+    csv_texts: tuple[str, ...] = (),
+    *,
+    csv_columns: tuple[str, ...] = (),
+    references: bool = False,
 ) -> pa.Table:
     """Read the rows of a list. Columns of dates and times, and `text_columns`, stay text as written in the file.
 
     csv_texts: in a text file, the first of these names (in any case) that is a column counts as a text column.
+    csv_columns: and all of these are, as written: 007 is not 7.
     references: of a Parquet file, see `read_parquet`.
 
     Raises SourceError: unreadable, damaged, not UTF-8 (with the row), without rows, with two columns of one name, with
@@ -49,7 +55,8 @@ def read_table(
             table = read_parquet(path, place, references=references)
         else:
             of_json = is_json(path)
-            table = read_text(path, place, is_json=of_json, texts=text_columns, first_of=() if of_json else csv_texts)
+            first_of, texts = ((), ()) if of_json else (csv_texts, csv_columns)
+            table = read_text(path, place, is_json=of_json, texts=text_columns + texts, first_of=first_of)
         require_distinct(table.column_names, place)
         if not table.num_rows:
             shown = ", ".join(map(printable, table.column_names[:SHOWN]))

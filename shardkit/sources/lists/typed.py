@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from shardkit.errors import SourceError, printable, reason_of
@@ -34,6 +35,16 @@ def typed_tables(lists: Mapping[str, Listed]) -> dict[str, pa.Table | None]:
     for name in dict.fromkeys(name for columns in found.values() for name in columns):
         types.update(_joined(name, found))
     return {split: _fitted(columns, types) for split, columns in found.items()}
+
+
+def texts_of(lists: Iterable[Listed]) -> set[str]:
+    """The columns that are text in one list and read as something else in another: all of it is text, as written."""
+    kinds = defaultdict[str, set[str]](set)
+    for listed in lists:
+        for name in listed.fields:
+            field = listed.table.schema.field(name)
+            kinds[name].add((field.metadata or {}).get(READS_AS, b"").decode() or type_text(field.type) or "")
+    return {name for name, found in kinds.items() if "string" in found and len(found - {""}) > 1}
 
 
 def _natural(listed: Listed) -> dict[str, pa.ChunkedArray]:

@@ -87,10 +87,9 @@ def table_of(
     text; texts: and all of these."""
     if isinstance(given, (str, os.PathLike)):
         path = os.fspath(given)
-        written = not path.lower().endswith(".parquet") and not is_json(path)
-        names = (*KEY_COLUMNS, *PATH_COLUMNS, *(texts if written else ()))
-        table = read_table(path, text_columns=names, csv_texts=tuple(first_of))
-        return table, fs_text(path), written
+        names = (*KEY_COLUMNS, *PATH_COLUMNS)
+        table = read_table(path, text_columns=names, csv_texts=tuple(first_of), csv_columns=tuple(texts))
+        return table, fs_text(path), not path.lower().endswith(".parquet") and not is_json(path)
     found = in_memory(given)
     assert not isinstance(found, (str, os.PathLike))
     return found.table, found.place, False
