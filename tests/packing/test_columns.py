@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -228,3 +229,38 @@ def test_a_run_over_a_dataset_of_an_older_version_keeps_it(
     with caplog.at_level(logging.INFO):
         assert shardkit.pack(path, tmp_path / "out" / "train", workers=1).manifest.columns == {}
     assert "already packed and complete" in caplog.text
+
+
+ROWS = [[1, 0, 1], [0, 0, 1], [1, 1, 1]]
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.bool_, np.float32])
+def test_a_2d_array_is_a_list_of_numbers_for_each_file(kind: Any, photos: list[str], tmp_path: Path) -> None:
+    paths = [str(tmp_path / path) for path in photos[:3]]
+    source = {"path": paths, "label": [0, 1, 0], "marks": np.array(ROWS, kind)}
+    root = shardkit.TableColumns(root="/")
+    manifest = shardkit.pack(source, tmp_path / "out" / "t", workers=1, shuffle=False, columns=root).manifest
+    assert manifest.columns == {"marks": "float64[3]" if kind is np.float32 else "int64[3]"}
+    assert index_of(tmp_path / "out" / "t")["meta.marks"].to_pylist() == ROWS
+    data = shardkit.dataset(tmp_path / "out" / "t")
+    assert [json.loads(sample["json"])["marks"] for sample in data] == ROWS
+    assert [sample["cls"] for sample in data] == [0, 1, 0]
+
+
+@pytest.mark.parametrize("name", ["label", "marks"])
+def test_a_2d_array_of_labels_has_a_column_for_each_class(name: str, photos: list[str], tmp_path: Path) -> None:
+    source = {"path": [str(tmp_path / path) for path in photos[:3]], name: np.array(ROWS, np.bool_)}
+    columns = shardkit.TableColumns(root="/", label_column=name)
+    manifest = shardkit.pack(source, tmp_path / "t", workers=1, shuffle=False, columns=columns).manifest
+    assert (manifest.labels, manifest.columns) == ("multi", {})
+    assert [json.loads(sample["cls.json"]) for sample in shardkit.dataset(tmp_path / "t")] == [[0, 2], [2], [0, 1, 2]]
+
+
+def test_lists_of_zeros_and_ones_are_not_taken_for_class_numbers(photos: list[str], tmp_path: Path) -> None:
+    paths = [str(tmp_path / path) for path in photos[:3]]
+    for labels in (ROWS, [[1, 0], [0, 1], [0, 1]]):
+        with pytest.raises(SourceError, match=r"'label' has \d numbers for each file, all of them 0 or 1; .* NumPy"):
+            shardkit.pack({"path": paths, "label": labels}, tmp_path / "t", workers=1)
+    shardkit.pack({"path": paths, "label": [[0], [1], [0, 1]]}, tmp_path / "t", workers=1)
+    with pytest.raises(SourceError, match="all of them 0 or 1"):
+        shardkit.relabel(tmp_path / "t", {"0000": [1, 1, 0], "0001": [0, 0, 1]})

@@ -140,14 +140,52 @@ def _without_index(table: pa.Table) -> pa.Table:
 def _table(columns: Mapping[str, Any]) -> pa.Table:
     import pyarrow as pa
 
-    made = {name: label_column(name, values) for name, values in columns.items()}
+    made = {name: column_of(name, values) for name, values in columns.items()}
     sizes = {name: len(column) for name, column in made.items()}
     if len(set(sizes.values())) > 1:
         shown = ", ".join(f"{name} has {size}" for name, size in sizes.items())
         raise UsageError("source", f"the columns differ in length: {shown}", "give a label for each path")
     if not sizes or not next(iter(sizes.values())):
         raise UsageError("source", "it has no rows", "name at least one file")
-    return pa.table(made)
+    arrays = {name: _OF_ARRAY for name, column in made.items() if pa.types.is_fixed_size_list(column.type)}
+    fields = [pa.field(name, column.type, metadata=arrays.get(name)) for name, column in made.items()]
+    return pa.table(list(made.values()), schema=pa.schema(fields))
+
+
+_OF_ARRAY = {b"shardkit": b"2-D array"}
+"""The metadata of a column that was a 2-D array: as labels, it has a column for each class."""
+
+
+def labels_in(table: pa.Table, name: str) -> pa.ChunkedArray:
+    """The labels in a column, for `labels_of`: a 2-D array as class numbers, or lists of them or of numbers."""
+    import numpy as np
+    import pyarrow as pa
+
+    column = table[name]
+    if table.schema.field(name).metadata != _OF_ARRAY:
+        return column
+    rows = np.concatenate([chunk.flatten().to_numpy() for chunk in column.chunks])
+    return pa.chunked_array([pa.array(rows_of_labels(name, rows.reshape(len(column), -1)))])
+
+
+def column_of(name: str, values: Any) -> pa.Array:
+    """A column in memory as an Arrow array: one of any values, as `label_column`, but a 2-D array has a list of numbers
+    in each row, 0 and 1 for truth values."""
+    import numpy as np
+    import pyarrow as pa
+
+    array = np.asarray(values) if hasattr(values, "__array__") else None
+    if array is None or array.ndim != 2 or array.dtype.kind not in "biuf" or array.shape[1] < 2:
+        return label_column(name, values)
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise _masked(name)
+    kinds = {"b": np.dtype(np.int64), "f": np.dtype(np.float64)}
+    array = np.ascontiguousarray(array, kinds.get(array.dtype.kind, array.dtype.newbyteorder("=")))
+    return pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), array.shape[1])
+
+
+def _masked(name: str) -> UsageError:
+    return UsageError("source", f"the column {name!r} has masked values", "leave out their rows")
 
 
 def label_column(name: str, values: Any) -> pa.Array:
@@ -159,7 +197,7 @@ def label_column(name: str, values: Any) -> pa.Array:
         raise UsageError("source", f"the column {name!r} is a {type(values).__name__}, not a sequence", _CURE)
     try:
         if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
-            raise UsageError("source", f"the column {name!r} has masked values", "leave out their rows")
+            raise _masked(name)
         array = None if isinstance(values, Sequence) else np.asarray(values)
         if array is None or (array.dtype == object and array.ndim == 1):
             plain = [_plain(value) for value in (values if array is None else array.tolist())]

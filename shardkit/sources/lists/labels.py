@@ -141,12 +141,26 @@ def _listed(values: Sequence[list[Any] | None], kind: Any, place: str, name: str
     import pyarrow.types as types
 
     if types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind) or types.is_null(kind):
+        _require_class_lists(values, place, name)
         lists = [None if each is None or None in each else each for each in values]
         return Labels("multi", lists, not types.is_integer(kind))
     if types.is_floating(kind):
         numbers = [None if each is None or any(_finite(value) is None for value in each) else each for each in values]
         return Labels("number", numbers, False)
     raise SourceError(place, f"the label column {name!r} has lists of {kind}", "give lists of names or numbers")
+
+
+def _require_class_lists(values: Sequence[list[Any] | None], place: str, name: str) -> None:
+    """SourceError for rows of 0 and 1 of one length that are not the classes of each file: a class would be there twice,
+    or the classes 0 and 1 in every row."""
+    rows = {tuple(each) for each in values if each is not None}
+    if len(rows) < 2 and not any(len(set(row)) < len(row) for row in rows):
+        return
+    lengths, numbers = {len(row) for row in rows}, {number for row in rows for number in row}
+    if len(lengths) == 1 and lengths != {1} and numbers <= {0, 1}:
+        fact = f"the label column {name!r} has {lengths.pop()} numbers for each file, all of them 0 or 1"
+        cure = "give the numbers of a file's classes, each once, or a NumPy array with a column for each class"
+        raise SourceError(place, fact, cure)
 
 
 def _finite(value: Any) -> float | None:

@@ -24,6 +24,7 @@ from shardkit.sources.columns import PathColumn
 from shardkit.sources.left_out import LeftOut
 from shardkit.sources.lists.coded import Coded, text_column
 from shardkit.sources.lists.files import ListedFiles
+from shardkit.sources.lists.in_memory import labels_in
 from shardkit.sources.lists.labels import NO_LABELS, Labels, class_map, labels_of, number_labels
 from shardkit.sources.lists.plain_files import LookedAt, file_sizes, plain_paths
 from shardkit.sources.lists.tables import LABEL_COLUMNS, PATH_COLUMNS, is_json, read_table
@@ -99,7 +100,7 @@ def listed_table(
     if options.label_column != "":
         label = _column(table, options.label_column, LABEL_COLUMNS, place, "labels", "`label_column`")
     if label is not None:
-        found = labels_of(table[label], place, label, options.label_separator, all_text=all_text)
+        found = labels_of(labels_in(table, label), place, label, options.label_separator, all_text=all_text)
     elif options.label_column == "":
         found = NO_LABELS
     elif labels is None:

@@ -11,7 +11,7 @@ from shardkit.errors import SourceError, UsageError, printable, reason_of
 from shardkit.shards.columns.types import PREFIX, Types, column_type, type_text
 from shardkit.shards.columns.values import fitted_column, natural_column
 from shardkit.shards.index import INTEGERS, QUALITY_TYPES, SEEK
-from shardkit.sources.lists.in_memory import TableLike, label_column
+from shardkit.sources.lists.in_memory import TableLike, column_of, label_column
 from shardkit.sources.lists.typed import as_recognized
 from shardkit.tools.corrections.lists import KEY_COLUMNS, By, even, names_in, names_of, table_of
 
@@ -82,23 +82,11 @@ def _as_table(given: FieldLists, by: By | None) -> Any:
             raise UsageError("fields", "it is not a list of records", "give a dict for each sample, or a table")
         records = [dict(each) for each in given]
     elif isinstance(given, Mapping):
-        return pa.table({str(name): _column(str(name), values) for name, values in even(given, "fields").items()})
+        return pa.table({str(name): column_of(str(name), values) for name, values in even(given, "fields").items()})
     else:
         return given
     names = dict.fromkeys(str(name) for record in records for name in record)
     return pa.table({name: label_column(name, [record.get(name) for record in records]) for name in names})
-
-
-def _column(name: str, values: Any) -> pa.Array:
-    """A column in memory; a 2-D array has a list of numbers in each row."""
-    import numpy as np
-    import pyarrow as pa
-
-    array = np.asarray(values) if hasattr(values, "__array__") else None
-    if array is None or array.ndim != 2 or array.dtype.kind not in "iuf" or not array.shape[1]:
-        return label_column(name, values)
-    array = np.ascontiguousarray(array, np.float64 if array.dtype.kind == "f" else array.dtype)
-    return pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), array.shape[1])
 
 
 def _chosen(table: pa.Table, named_by: str, place: str, wanted: Sequence[str] | str | None) -> dict[str, str]:

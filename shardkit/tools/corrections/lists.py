@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from shardkit.errors import SourceError, UsageError, printable
 from shardkit.sample import fs_text, text_of_path
-from shardkit.sources.lists.in_memory import TableLike, in_memory, label_column
+from shardkit.sources.lists.in_memory import TableLike, in_memory, label_column, labels_in
 from shardkit.sources.lists.labels import Labels, labels_of
 from shardkit.sources.lists.tables import LABEL_COLUMNS, PATH_COLUMNS, is_json, read_table
 
@@ -65,7 +65,7 @@ def read_labels(given: CorrectionList, by: By | None, column: str | None, separa
         shown = ", ".join(map(printable, table.column_names))
         fact = f"it has no column of labels{f' named {column!r}' if column else ''}; its columns are {shown}"
         raise SourceError(place, fact, "name one with `label_column`")
-    labels = labels_of(table[label], place, label, separator, all_text=all_text)
+    labels = labels_of(labels_in(table, label), place, label, separator, all_text=all_text)
     return NamedList(place, by, names_of(table, names, place, by), labels)
 
 
