@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
+from shardkit.errors import installs
 from shardkit.native import load
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def _plain() -> Callable[[int, Any], int]:
         reason = load("checksums")[1]
         log.warning(
             "checksums are computed by NumPy, which is slow: the C extension did not load (%s), and google-crc32c is "
-            'not installed; pip install "shardkit[crc32c]"', reason,
+            "not installed; %s", reason, installs("crc32c"),
         )  # fmt: skip
         return crc32c_by_numpy
     extend: Callable[[int, Any], int] = google_crc32c.extend

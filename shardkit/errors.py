@@ -191,6 +191,12 @@ class WorkerError(ShardkitError):
     exit_code = 7
 
 
+def installs(extra: str) -> str:
+    """The command that installs the packages of an extra: in any folder, also where shardkit itself was installed from
+    a copy of its repository, since pip takes the one that is installed."""
+    return f'pip install "shardkit[{extra}]"'
+
+
 def reason_of(exc: BaseException) -> str:
     """The first line of an exception's text, or the name of its class if it has none: what messages quote of others'
     exceptions."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -59,6 +60,20 @@ def test_the_library_imports_what_it_requires_and_what_its_extras_bring() -> Non
     extras = PROJECT["optional-dependencies"]
     brought = {name_of(line) for lines in (PROJECT["dependencies"], *extras.values()) for line in lines}
     assert {name: file for name, file in imported().items() if name not in brought | USERS_OWN} == {}
+
+
+def test_messages_and_docs_name_extras_that_there_are_and_as_they_can_be_installed_from_any_folder() -> None:
+    """pip takes the shardkit that is installed, also one from a copy of the repository."""
+    extras, named = set(PROJECT["optional-dependencies"]), set[str]()
+    for path in sorted((ROOT / "shardkit").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "installs":
+                named |= {each.value for each in node.args if isinstance(each, ast.Constant)}
+    assert {"ray", "remote"} <= named <= extras
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        text = path.read_text("utf-8")
+        assert set(re.findall(r"shardkit\[(\w+)\]", text)) <= extras, path.name
+        assert set(re.findall(r'"\.\[([\w,]+)\]"', text)) <= {"test", "docs"}, path.name
 
 
 def test_every_required_package_is_imported() -> None:

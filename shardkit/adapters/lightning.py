@@ -6,15 +6,13 @@ from functools import partial
 from typing import Any, Unpack
 
 from shardkit.adapters.torch import LoaderOptions, TorchDataset, TorchLoader
-from shardkit.errors import MissingExtraError, UsageError
+from shardkit.errors import MissingExtraError, UsageError, installs
 from shardkit.reading.dataset import Dataset
 
 try:
     from lightning.pytorch import LightningDataModule
 except ImportError as exc:
-    raise MissingExtraError(
-        "shardkit.lightning", "Lightning is not installed", 'pip install "shardkit[lightning]"'
-    ) from exc
+    raise MissingExtraError("shardkit.lightning", "Lightning is not installed", installs("lightning")) from exc
 
 HOOKS = {
     "train": "train_dataloader",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from shardkit.errors import DatasetError, MissingExtraError
+from shardkit.errors import DatasetError, MissingExtraError, installs
 
 if TYPE_CHECKING:
     from shardkit.reading.dataset import Dataset
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 try:
     import webdataset as wds
 except ImportError as exc:
-    fact, cure = "webdataset is not installed", 'pip install "shardkit[webdataset]"'
+    fact, cure = "webdataset is not installed", installs("webdataset")
     raise MissingExtraError("to_webdataset()", fact, cure) from exc
 
 

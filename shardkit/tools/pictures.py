@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import DecodeError, MissingExtraError, UsageError
+from shardkit.errors import DecodeError, MissingExtraError, UsageError, installs
 from shardkit.images.thumbnails import open_picture
 from shardkit.options.files import require_folder_of
 from shardkit.reading.dataset import Dataset
@@ -31,7 +31,7 @@ def require_matplotlib(what: str) -> None:
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as exc:
-        raise MissingExtraError(what, "matplotlib is not installed", 'pip install "shardkit[report]"') from exc
+        raise MissingExtraError(what, "matplotlib is not installed", installs("report")) from exc
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,3 +103,10 @@ except shardkit.MissingExtraError as exc:
         "KerasDataset ['blue', 'red'] (12, 8, 8, 3)",
         'image_dataset_from_shards(): TensorFlow is not installed; pip install "shardkit[tensorflow]"',
     ]
+
+
+def test_a_backend_of_keras_without_an_extra_is_named_by_its_package(run_python: Any, tmp_path: Path) -> None:
+    pytest.importorskip("keras")
+    code = "try:\n    import shardkit.keras\nexcept shardkit.MissingExtraError as exc:\n    print(exc)"
+    run = run_python("-c", HIDE.format("jax") + code, cwd=tmp_path, KERAS_BACKEND="jax")
+    assert "since jax is not installed; pip install jax, or choose another backend" in run.stdout

@@ -16,7 +16,7 @@ from shardkit.adapters.inputs import column_names, column_types, inputs_of
 from shardkit.adapters.keras.absent import absent
 from shardkit.adapters.keras.listing import KerasListing, delivered
 from shardkit.adapters.sample_weights import weighed
-from shardkit.errors import DatasetError, MissingExtraError, SampleIndexError, UsageError
+from shardkit.errors import DatasetError, MissingExtraError, SampleIndexError, UsageError, installs
 from shardkit.reading.batches.batch import Batch
 from shardkit.reading.batches.labels import require_class_labels
 from shardkit.reading.content import Named
@@ -29,10 +29,11 @@ try:
     import keras
 except ImportError as exc:
     if exc.name in (None, "keras"):
-        raise MissingExtraError("keras", "Keras is not installed", 'pip install "shardkit[keras]"') from exc
+        raise MissingExtraError("keras", "Keras is not installed", installs("keras")) from exc
     missing = exc.name.partition(".")[0]
     fact = f"Keras can't load its backend, since {missing} is not installed"
-    cure = f'pip install "shardkit[{missing}]", or choose another backend with the variable KERAS_BACKEND'
+    brings = installs(missing) if missing in ("tensorflow", "torch") else f"pip install {missing}"
+    cure = f"{brings}, or choose another backend with the variable KERAS_BACKEND"
     raise MissingExtraError("keras", fact, cure) from exc
 
 

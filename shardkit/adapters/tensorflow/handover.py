@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from shardkit.adapters.inputs import IMAGES, column_names, column_types, inputs_of
 from shardkit.adapters.sample_weights import weighed
-from shardkit.errors import MissingExtraError, StateError, UsageError
+from shardkit.errors import MissingExtraError, StateError, UsageError, installs
 from shardkit.formats.format import FORMATS
 from shardkit.formats.tfrecord.features import feature_description
 from shardkit.images.decoder import DecodeOptions
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 try:
     import tensorflow as tf
 except ImportError as exc:
-    raise MissingExtraError("tensorflow", "TensorFlow is not installed", 'pip install "shardkit[tensorflow]"') from exc
+    raise MissingExtraError("tensorflow", "TensorFlow is not installed", installs("tensorflow")) from exc
 
 __all__ = ["element_spec", "feature_spec", "to_tf"]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from shardkit.errors import MissingExtraError
+from shardkit.errors import MissingExtraError, installs
 
 try:
     import torch  # noqa: F401  # the modules of this folder import it without another message
 except ImportError as exc:
-    raise MissingExtraError("to_torch()", "torch is not installed", 'pip install "shardkit[torch]"') from exc
+    raise MissingExtraError("to_torch()", "torch is not installed", installs("torch")) from exc
 
 from shardkit.adapters.torch.handover import to_torch
 from shardkit.adapters.torch.iterable import TorchDataset

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from shardkit.errors import MissingExtraError
+from shardkit.errors import MissingExtraError, installs
 from shardkit.reading.stats.record import STAGES
 from shardkit.reading.stats.times import LEAST, PARTS, Times
 
@@ -94,7 +94,7 @@ class OpenTelemetryStats:
             from opentelemetry.metrics import get_meter
         except ImportError as exc:
             fact = "the package opentelemetry-api is not installed"
-            raise MissingExtraError("OpenTelemetryStats()", fact, 'pip install "shardkit[opentelemetry]"') from exc
+            raise MissingExtraError("OpenTelemetryStats()", fact, installs("opentelemetry")) from exc
         meter = get_meter(self.name)
         for name, text in COUNTERS.items():
             self._made[name] = meter.create_counter(f"{self.name}.{name}", description=text)

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from shardkit.errors import MissingExtraError, ShardkitError, SourceError
+from shardkit.errors import MissingExtraError, ShardkitError, SourceError, installs
 from shardkit.sample import fs_text
 from shardkit.sources.archives.members import SKIP, Members, MembersBuilder
 
@@ -31,7 +31,7 @@ def _open(path: str) -> Iterator[py7zr.SevenZipFile]:
         import py7zr.exceptions as known
     except ImportError as exc:
         fact = "reading .7z needs the package py7zr, which is not installed"
-        raise MissingExtraError(place, fact, 'pip install "shardkit[archives]"') from exc
+        raise MissingExtraError(place, fact, installs("archives")) from exc
     try:
         # Given as a file object, it is unpacked by one thread, in order.
         with open(path, "rb") as file, py7zr.SevenZipFile(file, "r") as archive:

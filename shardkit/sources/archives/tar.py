@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 
-from shardkit.errors import DamagedError, MissingExtraError, ShardkitError, SourceError
+from shardkit.errors import DamagedError, MissingExtraError, ShardkitError, SourceError, installs
 from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.formats.tar.headers import (
     BLOCK,
@@ -196,7 +196,7 @@ def _open_zstd(file: Readable, place: str) -> Readable:
         import zstandard
     except ImportError as exc:
         fact = "reading .zst needs the package zstandard, which is not installed"
-        raise MissingExtraError(place, fact, 'pip install "shardkit[archives]"') from exc
+        raise MissingExtraError(place, fact, installs("archives")) from exc
     reader = zstandard.ZstdDecompressor().stream_reader(cast("BinaryIO", file), read_across_frames=True)
 
     class Translated:

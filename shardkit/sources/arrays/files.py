@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from shardkit.errors import MissingExtraError, MissingSourceError, SourceError, printable, reason_of
+from shardkit.errors import MissingExtraError, MissingSourceError, SourceError, installs, printable, reason_of
 from shardkit.sample import fs_text
 from shardkit.sources.arrays.kinds import ARRAYS, ending_of_arrays
 
@@ -165,5 +165,5 @@ def _h5py(place: str) -> Any:
     try:
         import h5py
     except ImportError as exc:
-        raise MissingExtraError(place, "h5py is not installed", 'pip install "shardkit[hdf5]"') from exc
+        raise MissingExtraError(place, "h5py is not installed", installs("hdf5")) from exc
     return h5py

@@ -151,8 +151,8 @@ def _listed(values: Sequence[list[Any] | None], kind: Any, place: str, name: str
 
 
 def _require_class_lists(values: Sequence[list[Any] | None], place: str, name: str) -> None:
-    """SourceError for rows of 0 and 1 of one length that are not the classes of each file: a class would be there twice,
-    or the classes 0 and 1 in every row."""
+    """SourceError for rows of 0 and 1 of one length that are not the classes of each file: a class would be there
+    twice, or the classes 0 and 1 in every row."""
     rows = {tuple(each) for each in values if each is not None}
     if len(rows) < 2 and not any(len(set(row)) < len(row) for row in rows):
         return

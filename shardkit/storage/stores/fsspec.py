@@ -18,6 +18,7 @@ from shardkit.errors import (
     StorageError,
     TransientError,
     UsageError,
+    installs,
     redacted,
 )
 from shardkit.location import Location
@@ -59,7 +60,7 @@ class FsspecStore:
             import fsspec
         except ImportError as exc:
             fact = f"{self.root.scheme}:// needs the package fsspec ({exc})"
-            raise MissingExtraError(str(self.root), fact, 'pip install "shardkit[fsspec]"') from exc
+            raise MissingExtraError(str(self.root), fact, installs("fsspec")) from exc
         try:
             self._fs, self._top = fsspec.core.url_to_fs(self.root.url, **self._options)
         except ImportError as exc:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from shardkit.errors import MissingExtraError, UsageError
+from shardkit.errors import MissingExtraError, UsageError, installs
 from shardkit.location import Location
 from shardkit.storage.store import StorageOptions, harmless
 from shardkit.storage.stores.fsspec import translated_error
@@ -64,7 +64,7 @@ def commit(
         import huggingface_hub as hub
     except ImportError as exc:
         fact = f"hf:// needs the package huggingface_hub ({exc})"
-        raise MissingExtraError(str(place), fact, 'pip install "shardkit[huggingface]"') from exc
+        raise MissingExtraError(str(place), fact, installs("huggingface")) from exc
     known: dict[str, Any] = {name: value for name, value in (options or {}).items() if name in ("token", "endpoint")}
     steps: list[Any] = [
         hub.CommitOperationAdd(path_in_repo=where.path(name), path_or_fileobj=data) for name, data in add.items()

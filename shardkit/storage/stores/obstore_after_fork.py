@@ -15,7 +15,7 @@ import threading
 from importlib.machinery import ExtensionFileLoader, ModuleSpec
 from typing import Any
 
-from shardkit.errors import MissingExtraError, StorageError
+from shardkit.errors import MissingExtraError, StorageError, installs
 
 _LOCK = threading.Lock()
 _BINARY = "obstore._obstore"
@@ -42,7 +42,7 @@ def _imported() -> Any:
         return importlib.import_module("obstore")
     except ImportError as exc:
         fact = f"reading from a web server or a bucket needs the package obstore ({exc})"
-        raise MissingExtraError("obstore", fact, 'pip install "shardkit[remote]"') from exc
+        raise MissingExtraError("obstore", fact, installs("remote")) from exc
 
 
 def _second(first: Any) -> Any:

@@ -44,9 +44,7 @@ def test_a_filter_is_in_the_address_and_in_python(shards: Path, site: Site, brow
     browser.wait(f"{COUNT} === '5 of 13 samples'")
 
 
-def test_filters_that_are_changed_right_after_each_other_all_hold(
-    shards: Path, site: Site, browser: Browser
-) -> None:
+def test_filters_that_are_changed_right_after_each_other_all_hold(shards: Path, site: Site, browser: Browser) -> None:
     open_page(browser, site, shards / "train")
     browser.run("""
         const set = (query, value, kind = "input") => {

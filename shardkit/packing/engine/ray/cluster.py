@@ -18,7 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from shardkit import errors
-from shardkit.errors import MissingExtraError, WorkerError, printable
+from shardkit.errors import MissingExtraError, WorkerError, installs, printable
 from shardkit.packing.engine.ray.address import require_reachable
 from shardkit.units import cores
 
@@ -153,7 +153,7 @@ def _connected(workers: int | None, address: str | None) -> tuple[Any, bool, int
     try:
         import ray
     except ImportError as exc:
-        raise MissingExtraError("engine", "Ray is not installed", 'pip install "shardkit[ray]"') from exc
+        raise MissingExtraError("engine", "Ray is not installed", installs("ray")) from exc
     level = logging.getLogger("ray").level
     if ray.is_initialized():
         log.debug("this process is already part of a Ray cluster, which is used")
