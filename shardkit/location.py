@@ -7,7 +7,7 @@ import re
 
 import msgspec
 
-from shardkit.errors import UsageError, redacted
+from shardkit.errors import MissingFileError, UsageError, redacted
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
 _QUERY = re.compile(r"\?(?=[^?]*=)(.*)", re.DOTALL)
@@ -74,7 +74,8 @@ class Location(msgspec.Struct, frozen=True):
 
 
 def locate(value: str | os.PathLike[str]) -> Location:
-    """The Location for a user's string or path; `~` and `file://` are understood. UsageError for an empty one."""
+    """The Location for a user's string or path; `~` and `file://` are understood. UsageError for an empty one,
+    and for a relative one if the working directory has been removed."""
     text = os.fspath(value)
     if not isinstance(text, str):
         text = os.fsdecode(text)
@@ -84,13 +85,30 @@ def locate(value: str | os.PathLike[str]) -> Location:
         raise UsageError(text, "a path can't hold a NUL character", "give another path")
     match = _SCHEME.match(text)
     if match is None:
-        return Location("", os.path.expanduser(text))
+        path = os.path.expanduser(text)
+        if (error := without_directory(path)) is not None:
+            raise error
+        return Location("", path)
     scheme, path = match[1].lower(), text[match.end() :]
     if scheme == "file":
         return Location("", path)
     if scheme.rpartition("+")[2] in ("http", "https") and (query := _QUERY.search(path)):
         return Location(scheme, path[: query.start()], query[1])
     return Location(scheme, path)
+
+
+def without_directory(path: str | bytes) -> UsageError | None:
+    """The error for a relative path if the working directory has been removed; None for any other path."""
+    if os.path.isabs(path):
+        return None
+    try:
+        os.getcwd()
+    except FileNotFoundError as exc:
+        fact = "the working directory has been removed, and this path is relative to it"
+        error = MissingFileError(os.fsdecode(path), fact, "change to another directory, or give an absolute path")
+        error.__cause__ = exc
+        return error
+    return None
 
 
 def unbracketed(pattern: str) -> str:

@@ -217,8 +217,12 @@ def _reported(exc: BaseException, state: dict[str, Any], flags: Flags) -> int:
             raise exc
 
 
-def _of_the_disk(exc: OSError) -> StorageError:
+def _of_the_disk(exc: OSError) -> ShardkitError:
     """The error for an OSError that no part of shardkit anticipated."""
+    from shardkit.location import without_directory
+
+    if isinstance(exc, FileNotFoundError) and not exc.filename and (gone := without_directory(".")) is not None:
+        return gone
     name = exc.filename if isinstance(exc.filename, (str, bytes)) else ""
     fact = exc.strerror or str(exc) or type(exc).__name__
     error = StorageError(fs_text(name) if name else "disk or network", fact, "check the disk and its permissions")

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
 from shardkit.errors import BusyError, DestinationError, ShardkitError, StorageError
+from shardkit.location import without_directory
 from shardkit.sample import fs_text
 from shardkit.storage.parts import part_of
 from shardkit.system import BINARY, is_running
@@ -40,6 +41,8 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 def storage_error(path: str | bytes, exc: OSError) -> ShardkitError:
     """The shardkit error for an OSError at `path`, with the cure for common cases."""
     place, fact = fs_text(path), exc.strerror or str(exc)
+    if isinstance(exc, FileNotFoundError) and (gone := without_directory(path)) is not None:
+        return gone
     if exc.errno in _NO_SPACE:
         return StorageError(place, fact, "free some space and run the same command again: finished work is kept")
     if exc.errno == errno.EFBIG:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -208,6 +209,40 @@ def test_an_absolute_path_becomes_the_relative_one_that_was_typed(
 def test_no_path_is_relative_to_a_working_directory_that_has_been_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.getcwd", Mock(side_effect=FileNotFoundError(2, "No such file or directory")))
     assert Flags(["a"]).as_typed("/w/a/b: x") == "/w/a/b: x"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps the working directory of a process")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["pack", "{tree}", "out"], ["pack", "tree", "{out}"], ["info", "train"], ["convert", "{train}", "out"],
+        ["unpack", "{train}", "out"], ["merge", "a", "b", "c"], ["demo", "data"], ["pack", "list.csv", "{out}"],
+        ["view", "{train}", "--out", "x.png"], ["view", "{train}", "--html", "--out", "x.html"],
+        ["report", "{train}", "--out", "x.html"],
+    ],
+    ids=lambda arguments: " ".join(arguments),
+)  # fmt: skip
+def test_a_relative_path_in_a_working_directory_that_has_been_removed_is_told(
+    arguments: list[str], tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shardkit.pack(tree, tmp_path / "shards" / "train", workers=1)
+    names = {"tree": str(tree), "train": str(tmp_path / "shards" / "train"), "out": str(tmp_path / "out")}
+    before = sorted(tmp_path.rglob("*"))
+    (tmp_path / "gone").mkdir()
+    here = os.getcwd()
+    os.chdir(tmp_path / "gone")
+    try:
+        (tmp_path / "gone").rmdir()
+        capsys.readouterr()
+        code = run([each.format(**names) for each in arguments])
+    finally:
+        os.chdir(here)
+    err = capsys.readouterr().err
+    assert code == 2 and err.count("\n") == 1
+    assert (
+        ": the working directory has been removed, and this path is relative to it; change to another directory" in err
+    )
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
