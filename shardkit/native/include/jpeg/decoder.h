@@ -291,6 +291,10 @@ static const char *read_views(decoder *self, int n, int divisor)
     const char *reason = plan_views(self->views, n, in_height, in_width, divisor, &all);
     if (reason != NULL)
         return reason;
+    if (self->views[0].set->crop == CROP_RESIZE) { /* nearest pixels may leave out an edge: damage there is seen, too */
+        all.bottom = in_height;
+        all.right = in_width;
+    }
     from.count = all.kept;
     from.bytes = (((size_t)in_width + all.beyond) * from.samples + 32 + 63) / 64 * 64;
     from.rows = room(&self->rows, from.bytes * from.count + 64);
