@@ -55,7 +55,7 @@ def main() -> None:
             tar = os.path.join(dest, "x.tar")
             commands = [["tar", "cf", tar, "-C", options.tree, "."], ["sync", tar]]
             if name != "tar + sync":
-                commands = [[sys.executable, "-m", "shardkit", "pack", options.tree, os.path.join(dest, "x"), "-q"]]
+                commands = [[sys.executable, "-P", "-m", "shardkit", "pack", options.tree, os.path.join(dest, "x"), "-q"]]
             measured = timed(commands, options.other if name == "the other" else "")
             shutil.rmtree(dest)
             if number:

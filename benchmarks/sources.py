@@ -59,7 +59,7 @@ def main() -> None:
         for number in range(options.repeat + 1):  # the first round fills caches
             for name, found in rounds.items():
                 dest = tempfile.mkdtemp(dir=folder)
-                packing = [sys.executable, "-m", "shardkit", "pack", sources[name], os.path.join(dest, "x"), "-q"]
+                packing = [sys.executable, "-P", "-m", "shardkit", "pack", sources[name], os.path.join(dest, "x"), "-q"]
                 measured = timed([packing])
                 shutil.rmtree(dest)
                 if number:
