@@ -19,6 +19,7 @@ import tempfile
 import time
 
 SILENT = (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)
+SHARDKIT = [sys.executable, "-P", "-m", "shardkit"]
 
 
 def timed(commands: list[list[str]], checkout: str = "") -> tuple[float, float, float]:
@@ -55,7 +56,7 @@ def main() -> None:
             tar = os.path.join(dest, "x.tar")
             commands = [["tar", "cf", tar, "-C", options.tree, "."], ["sync", tar]]
             if name != "tar + sync":
-                commands = [[sys.executable, "-P", "-m", "shardkit", "pack", options.tree, os.path.join(dest, "x"), "-q"]]
+                commands = [[*SHARDKIT, "pack", options.tree, os.path.join(dest, "x"), "-q"]]
             measured = timed(commands, options.other if name == "the other" else "")
             shutil.rmtree(dest)
             if number:

@@ -10,9 +10,9 @@ the middle and at a random place. Files that are equal byte for byte are taken o
 
 from __future__ import annotations
 
+import argparse
 import io
 import resource
-import sys
 import time
 from collections.abc import Callable
 from hashlib import sha256
@@ -53,13 +53,13 @@ def copies(image: Image.Image, rng: np.random.Generator) -> dict[str, bytes]:
     }
 
 
-def found(folder: str, images: str = "320") -> None:
+def found(folder: str, images: int) -> None:
     rng, seen = np.random.default_rng(0), set[bytes]()
     datas: list[bytes] = []
     kinds: list[str] = []
     for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
         data = path.read_bytes()
-        if len(seen) == int(images) or (digest := sha256(data).digest()) in seen:
+        if len(seen) == images or (digest := sha256(data).digest()) in seen:
             continue
         seen.add(digest)
         changed = copies(Image.open(io.BytesIO(data)).convert("RGB"), rng)
@@ -84,20 +84,30 @@ def found(folder: str, images: str = "320") -> None:
         print(f"  {kind}: recall {true.sum() / count:.3f}, precision {true.mean():.4f}; {told}")
 
 
-def search(count: str = "1000000") -> None:
-    rng, number = np.random.default_rng(0), int(count)
-    first, second = (rng.integers(0, 1 << 64, number, dtype=np.uint64) for _ in range(2))
+def search(count: int) -> None:
+    rng = np.random.default_rng(0)
+    first, second = (rng.integers(0, 1 << 64, count, dtype=np.uint64) for _ in range(2))
     ways: dict[str, Callable[[], object]] = {
-        "against as many others": lambda: near_pairs(first, second, bits=candidate_bits(number, number)),
-        "among themselves": lambda: near_pairs(first, bits=candidate_bits(number)),
+        "against as many others": lambda: near_pairs(first, second, bits=candidate_bits(count, count)),
+        "among themselves": lambda: near_pairs(first, bits=candidate_bits(count)),
     }
     for name, way in ways.items():
         wall, cpu = time.perf_counter(), time.process_time()
         pairs = way()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        print(f"{number:,} hashes {name}: {len(pairs):,} pairs, {cpu:.1f} s of processor time, {wall:.1f} s")  # type: ignore[arg-type]
+        print(f"{count:,} hashes {name}: {len(pairs):,} pairs, {cpu:.1f} s of processor time, {wall:.1f} s")  # type: ignore[arg-type]
     print(f"peak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
 
 
 if __name__ == "__main__":
-    {"found": found, "search": search}[sys.argv[1]](*sys.argv[2:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ways = parser.add_subparsers(required=True)
+    way = ways.add_parser("found")
+    way.add_argument("folder")
+    way.add_argument("images", nargs="?", type=int, default=320)
+    way.set_defaults(run=found)
+    way = ways.add_parser("search")
+    way.add_argument("count", nargs="?", type=int, default=1_000_000)
+    way.set_defaults(run=search)
+    options = vars(parser.parse_args())
+    options.pop("run")(**options)

@@ -8,8 +8,8 @@ Both ways look at the same images in turn, and their results are compared.
 
 from __future__ import annotations
 
+import argparse
 import statistics
-import sys
 import time
 from pathlib import Path
 
@@ -18,12 +18,13 @@ from shardkit.images.quality.quality import plain_quality, quality
 IMAGES, CHUNK = 320, 16
 
 
-def main(folder: str, rounds: str = "5") -> None:
+def main(folder: str, rounds: int) -> None:
+    """Measure, and print."""
     paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
     step = max(1, len(paths) // IMAGES)
     datas = [path.read_bytes() for path in paths[::step][:IMAGES]]
     spent: dict[str, list[float]] = {"quality": [], "plain_quality": []}
-    for _ in range(int(rounds)):
+    for _ in range(rounds):
         totals = dict.fromkeys(spent, 0.0)
         for first in range(0, len(datas), CHUNK):
             found = []
@@ -41,4 +42,7 @@ def main(folder: str, rounds: str = "5") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder")
+    parser.add_argument("rounds", nargs="?", type=int, default=5)
+    main(**vars(parser.parse_args()))

@@ -8,8 +8,8 @@ Both ways decode the same 16 images with the same crops in turn, and their pixel
 
 from __future__ import annotations
 
+import argparse
 import statistics
-import sys
 import time
 from pathlib import Path
 
@@ -47,7 +47,8 @@ def compare(datas: list[bytes], points: list[bytes | None], crop: Crop, rounds: 
     return f"{crop}: {without:.3f} ms without, {having:.3f} ms with points: {statistics.median(ratios):.2f} ({spread})"
 
 
-def main(folder: str, rounds: str = "7") -> None:
+def main(folder: str, rounds: int) -> None:
+    """Measure, and print."""
     paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     step = max(1, len(paths) // IMAGES)
     datas = [path.read_bytes() for path in paths[::step][:IMAGES]]
@@ -57,8 +58,11 @@ def main(folder: str, rounds: str = "7") -> None:
     share = sum(len(each or b"") for each in points) / sum(map(len, datas))
     print(f"{len(datas)} images, {points.count(None)} without points; {share:.2%} of the bytes; {spent:.2f} ms to find")
     for crop in ("random", "center"):
-        print(compare(datas, points, crop, int(rounds)))
+        print(compare(datas, points, crop, rounds))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder")
+    parser.add_argument("rounds", nargs="?", type=int, default=7)
+    main(**vars(parser.parse_args()))

@@ -32,6 +32,6 @@ static struct PyModuleDef definition = {
 PyMODINIT_FUNC PyInit_png(void)
 {
     fill_entries();
-    fill_crc_table();
+    crc32_setup();
     return PyModule_Create(&definition);
 }

@@ -118,7 +118,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     header head;
     if (self == NULL) {
         fill_entries();
-        fill_crc_table();
+        crc32_setup();
         self = decoder_new();
     }
     if (size < ASKED || self == NULL || !views_for(self, 1))

@@ -17,6 +17,7 @@ import shardkit
 from shardkit.errors import BadFileError
 from shardkit.formats.tar import fast_write
 from shardkit.packing.write.plain import is_native
+from shardkit.sources import readers
 
 pytestmark = pytest.mark.skipif(fast_write.extension() is None, reason="the C extension is not built here")
 
@@ -85,6 +86,22 @@ def test_threads_write_what_is_stored_and_processes_what_is_compressed(
     monkeypatch.setattr("shardkit.packing.engine.engine.is_native", noted)
     shardkit.pack(archived(tree, kind), out / "train", workers=2)
     assert asked == [kind != "deflated.zip"]
+
+
+def test_the_extension_takes_stored_members_of_all_lengths(
+    tree: Path, out: Path, monkeypatch: pytest.MonkeyPatch, draw_image: Draw
+) -> None:
+    small = draw_image(1)
+    for number in range(200):  # the CRC-32 is folded over 64 and 16 bytes, and goes on in steps of 8 and 1
+        (tree / "red" / f"more{number}.jpg").write_bytes(small[:-2] + b"\0" * number + EOI)
+    given = archived(tree, "stored.zip")
+
+    def refused(*_: Any) -> bytes:
+        raise AssertionError("a stored member was left to Python")
+
+    monkeypatch.setattr(readers._Zipped, "read", refused)
+    (packed,) = shardkit.pack(given, out / "train", workers=1).values()
+    assert packed.manifest.samples == 212
 
 
 @pytest.mark.parametrize("in_python", [False, True])

@@ -9,6 +9,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "../crc32.h"
+
 enum { PNG_IHDR = 8, PNG_AFTER_IHDR = 33, PNG_CHUNK = 12 };
 
 static uint32_t png_number(const uint8_t *at)
@@ -19,16 +21,7 @@ static uint32_t png_number(const uint8_t *at)
 /* Whether the checksum of the chunk at `at`, which has `length` bytes of data, is right. ISO 15948, annex D. */
 static int png_sound(const uint8_t *at, uint32_t length)
 {
-    static const uint32_t half[16] = {0x00000000, 0x1DB71064, 0x3B6E20C8, 0x26D930AC, 0x76DC4190, 0x6B6B51F4,
-                                      0x4DB26158, 0x5005713C, 0xEDB88320, 0xF00F9344, 0xD6D6A3E8, 0xCB61B38C,
-                                      0x9B64C2B0, 0x86D3D2D4, 0xA00AE278, 0xBDBDF21C};
-    uint32_t crc = 0xFFFFFFFF;
-    for (uint32_t i = 4; i < length + 8; i++) {
-        crc ^= at[i];
-        crc = crc >> 4 ^ half[crc & 15];
-        crc = crc >> 4 ^ half[crc & 15];
-    }
-    return (crc ^ 0xFFFFFFFF) == png_number(at + 8 + length);
+    return crc32_of(at + 4, length + 4) == png_number(at + 8 + length);
 }
 
 /* Whether a colour type has this bit depth: images/png.DEPTHS. */

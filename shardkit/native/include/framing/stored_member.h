@@ -1,8 +1,5 @@
 /* The members of an archive that are stored as they are: those of a tar, and those of a zip without compression, which
  * are checked by their CRC-32 as in sources/readers.py. Everything else is left to Python.
- *
- * The table of the CRC-32 is for eight bytes at a time. Source: M. E. Kounavis and F. L. Berry, "Novel Table
- * Lookup-Based Algorithms for High-Performance CRC Generation" (2008).
  */
 #ifndef SHARDKIT_FRAMING_STORED_MEMBER_H
 #define SHARDKIT_FRAMING_STORED_MEMBER_H
@@ -12,48 +9,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../crc32.h"
+
 enum { ZIP_LOCAL = 30, IN_TAR = -1, IN_ZIP = 0 };
 
 /* offset: of the data in a tar, of the local header in a zip. method: IN_TAR, or that of the zip. */
 typedef struct {
     int64_t offset, packed, method, crc;
 } Member;
-
-static uint32_t crc32_table[8][256];
-
-static void crc32_setup(void)
-{
-    for (uint32_t byte = 0; byte < 256; byte++) {
-        uint32_t crc = byte;
-        for (int bit = 0; bit < 8; bit++)
-            crc = crc & 1 ? crc >> 1 ^ 0xEDB88320u : crc >> 1;
-        crc32_table[0][byte] = crc;
-    }
-    for (int place = 1; place < 8; place++)
-        for (int byte = 0; byte < 256; byte++) {
-            const uint32_t before = crc32_table[place - 1][byte];
-            crc32_table[place][byte] = before >> 8 ^ crc32_table[0][before & 255];
-        }
-}
-
-static uint32_t little32(const uint8_t *at)
-{
-    return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
-}
-
-static uint32_t crc32_of(const uint8_t *data, size_t length)
-{
-    uint32_t crc = 0xFFFFFFFFu;
-    for (; length >= 8; data += 8, length -= 8) {
-        const uint32_t low = crc ^ little32(data), high = little32(data + 4);
-        crc = crc32_table[7][low & 255] ^ crc32_table[6][low >> 8 & 255] ^ crc32_table[5][low >> 16 & 255] ^
-              crc32_table[4][low >> 24] ^ crc32_table[3][high & 255] ^ crc32_table[2][high >> 8 & 255] ^
-              crc32_table[1][high >> 16 & 255] ^ crc32_table[0][high >> 24];
-    }
-    for (; length; data++, length--)
-        crc = crc >> 8 ^ crc32_table[0][(crc ^ *data) & 255];
-    return ~crc;
-}
 
 /* Read that many bytes from byte `at` of a file. 0 if there are fewer, or an error. */
 static int read_range(int fd, uint8_t *place, size_t size, int64_t at)

@@ -13,6 +13,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "../crc32.h"
+
 enum color { GRAY = 0, RGB = 2, PALETTE = 3, GRAY_ALPHA = 4, RGB_ALPHA = 6 };
 
 typedef struct {
@@ -24,19 +26,6 @@ typedef struct {
     int palette_size;
 } header;
 
-static uint32_t crc_table[256];
-
-/* Before anything else, once. */
-static void fill_crc_table(void)
-{
-    for (uint32_t i = 0; i < 256; i++) {
-        uint32_t sum = i;
-        for (int k = 0; k < 8; k++)
-            sum = sum & 1 ? 0xEDB88320 ^ sum >> 1 : sum >> 1;
-        crc_table[i] = sum;
-    }
-}
-
 static uint32_t big_endian(const unsigned char *at)
 {
     return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
@@ -45,10 +34,7 @@ static uint32_t big_endian(const unsigned char *at)
 /* Whether the checksum of a chunk with n bytes of content is right. */
 static int has_its_crc(const unsigned char *chunk, size_t n)
 {
-    uint32_t sum = ~(uint32_t)0;
-    for (size_t i = 4; i < n + 8; i++)
-        sum = crc_table[(sum ^ chunk[i]) & 0xFF] ^ sum >> 8;
-    return ~sum == big_endian(chunk + 8 + n);
+    return crc32_of(chunk + 4, n + 4) == big_endian(chunk + 8 + n);
 }
 
 static const char *read_header(header *head, const unsigned char *data, size_t size)
