@@ -7,6 +7,7 @@ them (tree/early.py). The result is the same, whatever was begun.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -26,16 +27,15 @@ from shardkit.sources.tree.early import begin_files, end
 NOT_LOOKED_AT = -2
 """As in the C extension."""
 
-_begun: list[tuple[str, TableColumns, Listed]] = []
+_begun: list[tuple[str, TableColumns, Listed | ShardkitError]] = []
 
 
 @contextmanager
 def reading_early(path: str, options: TableColumns, *, reading: bool) -> Iterator[None]:
-    """Read a list, and begin to look at its files, and to read them if `reading`. Within the block, `taken` has it. An
-    error is left to the one who opens the list."""
-    if extension() is not None:
-        with suppress(ShardkitError):
-            _begun.append((path, options, _looking(open_list(path, options), reading=reading)))
+    """Read a list, and begin to look at its files, and to read them if `reading`. Within the block, `taken` has it, or
+    raises why it can't be opened. A root that is missing is left to the one who looks at the options."""
+    if extension() is not None and (options.root is None or os.path.isdir(options.root)):
+        _begun.append((path, options, _opened(path, options, reading=reading)))
     try:
         yield
     finally:
@@ -44,10 +44,24 @@ def reading_early(path: str, options: TableColumns, *, reading: bool) -> Iterato
 
 
 def taken(path: str, options: TableColumns) -> Listed | None:
-    """The list at `path`, once, if it was read with these options."""
+    """The list at `path`, once, if it was read with these options. Raises as `open_list`."""
     if not _begun or _begun[-1][:2] != (path, options):
         return None
-    return _begun.pop()[2]
+    found = _begun.pop()[2]
+    if isinstance(found, ShardkitError):
+        raise found
+    return found
+
+
+def _opened(path: str, options: TableColumns, *, reading: bool) -> Listed | ShardkitError:
+    """The list, or why it can't be opened."""
+    try:
+        listed = open_list(path, options)
+    except ShardkitError as exc:
+        return exc
+    with suppress(ShardkitError):  # the scan raises it
+        listed = _looking(listed, reading=reading)
+    return listed
 
 
 def _looking(listed: Listed, *, reading: bool) -> Listed:

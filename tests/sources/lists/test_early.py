@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import shardkit
-from shardkit.cli.main import main
+from shardkit.cli.main import main, run
 from shardkit.errors import SourceError
 from shardkit.formats.tar.fast_write import extension
 from shardkit.sources.lists import early, rows
@@ -113,6 +113,17 @@ def test_what_is_wrong_with_a_list_is_told_when_it_is_packed(tmp_path: Path, tex
     with reading_early(str(path), TableColumns(), reading=True), pytest.raises(SourceError) as soon:
         shardkit.pack(path, tmp_path / "early")
     assert str(soon.value) == str(late.value)
+
+
+def test_a_list_that_can_not_be_opened_is_read_once(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("where;label\na.jpg;red\n")
+    assert run(["pack", str(path), str(out / "train")]) == SourceError.exit_code
+    said = capsys.readouterr().err
+    assert said.count("are separated by ';'") == 1
+    assert said.count("it has no column of paths") == 1
 
 
 def test_other_extensions_are_looked_at_again(table: Path, out: Path) -> None:
