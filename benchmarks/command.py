@@ -17,12 +17,19 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 
 SILENT = (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)
 SHARDKIT = [sys.executable, "-P", "-m", "shardkit"]
 
+Measured = tuple[float, float, float]
+"""Wall seconds, processor seconds, and the most MiB of memory of a process."""
 
-def timed(commands: list[list[str]], checkout: str = "") -> tuple[float, float, float]:
+Way = Callable[[str], Measured]
+"""Writes to a folder, and says what that took."""
+
+
+def timed(commands: list[list[str]], checkout: str = "") -> Measured:
     """(wall seconds, processor seconds, most MiB of memory) of some commands, one after the other.
 
     checkout: where shardkit is taken from, if not where it is installed.
@@ -39,6 +46,40 @@ def timed(commands: list[list[str]], checkout: str = "") -> tuple[float, float, 
     return time.perf_counter() - began, processor, memory
 
 
+def in_turns(ways: Mapping[str, Way], repeat: int, scratch: str | None) -> dict[str, list[Measured]]:
+    """What each way takes, in turns, each in an empty folder in `scratch`. A first round, which fills caches, is left
+    out."""
+    found: dict[str, list[Measured]] = {name: [] for name in ways}
+    for number in range(repeat + 1):
+        for name, way in ways.items():
+            dest = tempfile.mkdtemp(dir=scratch)
+            measured = way(dest)
+            shutil.rmtree(dest)
+            if number:
+                found[name].append(measured)
+    return found
+
+
+def print_table(found: Mapping[str, list[Measured]], ratio: str, *, memory: bool) -> None:
+    """Medians, with the ratios to the first way in the same round, under the heading `ratio`. memory: also the most,
+    which is that of this process where it has more."""
+    first, width = next(iter(found.values())), max(map(len, found))
+    print(f"{'':{width}} {'wall':>8} {ratio:>6} {'CPU':>8} {ratio:>6}{'    memory' if memory else ''}")
+    for name, rounds in found.items():
+        columns = []
+        for part in (0, 1):
+            by = statistics.median(mine[part] / its[part] for mine, its in zip(rounds, first, strict=True))
+            columns.append(f"{statistics.median(each[part] for each in rounds):7.3f}s {by:6.2f}")
+        if memory:
+            columns.append(f"{max(each[2] for each in rounds):5.0f} MiB")
+        print(f"{name:{width}} {' '.join(columns)}")
+
+
+def pack(source: str, checkout: str = "") -> Way:
+    """Pack a source. checkout: as for `timed`."""
+    return lambda dest: timed([[*SHARDKIT, "pack", source, os.path.join(dest, "x"), "-q"]], checkout)
+
+
 def main() -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -47,28 +88,15 @@ def main() -> None:
     parser.add_argument("--scratch", help="a folder on the disk to measure (default: that of temporary files)")
     parser.add_argument("--other", default="", help="another checkout of shardkit, measured in the same rounds")
     options = parser.parse_args()
-    rounds: dict[str, list[tuple[float, float, float]]] = {"tar + sync": [], "shardkit pack": []}
+
+    def tar(dest: str) -> Measured:
+        path = os.path.join(dest, "x.tar")
+        return timed([["tar", "cf", path, "-C", options.tree, "."], ["sync", path]])
+
+    ways = {"tar + sync": tar, "shardkit pack": pack(options.tree)}
     if options.other:
-        rounds["the other"] = []
-    for number in range(options.repeat + 1):  # the first round fills caches
-        for name, found in rounds.items():
-            dest = tempfile.mkdtemp(dir=options.scratch)
-            tar = os.path.join(dest, "x.tar")
-            commands = [["tar", "cf", tar, "-C", options.tree, "."], ["sync", tar]]
-            if name != "tar + sync":
-                commands = [[*SHARDKIT, "pack", options.tree, os.path.join(dest, "x"), "-q"]]
-            measured = timed(commands, options.other if name == "the other" else "")
-            shutil.rmtree(dest)
-            if number:
-                found.append(measured)
-    of_tar = rounds["tar + sync"]
-    print(f"{'':14} {'wall':>8} {'x tar':>6} {'CPU':>8} {'x tar':>6} {'memory':>9}")
-    for name, found in rounds.items():
-        columns = []
-        for part in (0, 1):
-            ratio = statistics.median(mine[part] / his[part] for mine, his in zip(found, of_tar, strict=True))
-            columns.append(f"{statistics.median(each[part] for each in found):7.3f}s {ratio:6.2f}")
-        print(f"{name:14} {' '.join(columns)} {max(each[2] for each in found):5.0f} MiB")
+        ways["the other"] = pack(options.tree, options.other)
+    print_table(in_turns(ways, options.repeat, options.scratch), "x tar", memory=True)
 
 
 if __name__ == "__main__":

@@ -13,14 +13,11 @@ from __future__ import annotations
 import argparse
 import csv
 import os
-import shutil
-import statistics
 import subprocess
-import sys
 import tempfile
 import zipfile
 
-from command import timed
+from command import in_turns, pack, print_table
 
 
 def make_sources(tree: str, folder: str) -> dict[str, str]:
@@ -54,24 +51,8 @@ def main() -> None:
     parser.add_argument("--scratch", help="a folder on the disk to measure (default: that of temporary files)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
-        sources = make_sources(options.tree, folder)
-        rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in sources}
-        for number in range(options.repeat + 1):  # the first round fills caches
-            for name, found in rounds.items():
-                dest = tempfile.mkdtemp(dir=folder)
-                packing = [sys.executable, "-P", "-m", "shardkit", "pack", sources[name], os.path.join(dest, "x"), "-q"]
-                measured = timed([packing])
-                shutil.rmtree(dest)
-                if number:
-                    found.append(measured)
-    of_tree = rounds["tree"]
-    print(f"{'':8} {'wall':>8} {'x tree':>6} {'CPU':>8} {'x tree':>6}")
-    for name, found in rounds.items():
-        columns = []
-        for part in (0, 1):
-            ratio = statistics.median(mine[part] / its[part] for mine, its in zip(found, of_tree, strict=True))
-            columns.append(f"{statistics.median(each[part] for each in found):7.3f}s {ratio:6.2f}")
-        print(f"{name:8} {' '.join(columns)}")
+        ways = {name: pack(source) for name, source in make_sources(options.tree, folder).items()}
+        print_table(in_turns(ways, options.repeat, folder), "x tree", memory=False)
 
 
 if __name__ == "__main__":

@@ -94,11 +94,6 @@ static PyObject *zip(PyObject *self, PyObject *args)
     return result;
 }
 
-static name_column names_of(const Py_buffer *blob, const Py_buffer *offsets)
-{
-    return (name_column){blob->buf, offsets->buf, blob->len, offsets->len / (Py_ssize_t)sizeof(int64_t) - 1};
-}
-
 static PyObject *outside(void)
 {
     PyErr_SetString(PyExc_ValueError, "rows or offsets outside the column");
@@ -114,9 +109,9 @@ static PyObject *folders(PyObject *self, PyObject *args)
     Py_buffer blob, offsets;
     if (!PyArg_ParseTuple(args, "y*y*", &blob, &offsets))
         return NULL;
-    const name_column names = names_of(&blob, &offsets);
+    const StringColumn names = string_column(blob.buf, blob.len, offsets.buf, offsets.len);
     PyObject *result = NULL;
-    int64_t *starts = PyMem_Malloc((size_t)(names.count < 0 ? 1 : names.count + 1) * sizeof *starts);
+    int64_t *starts = PyMem_Malloc((size_t)(names.count + 1) * sizeof *starts);
     const int64_t count = starts == NULL ? 0 : folder_starts(&names, starts);
     if (starts == NULL)
         PyErr_NoMemory();
@@ -135,13 +130,13 @@ static PyObject *joined_names(const folder_file *files, size_t count)
 {
     size_t room = 1;
     for (size_t at = 0; at < count; at++)
-        room += files[at].length + 1;
+        room += files[at].name.length + 1;
     char *text = PyMem_Malloc(room), *to = text;
     if (text == NULL)
         return PyErr_NoMemory();
     for (size_t at = 0; at < count; at++) {
-        memcpy(to, files[at].name, files[at].length);
-        to += files[at].length;
+        memcpy(to, files[at].name.bytes, files[at].name.length);
+        to += files[at].name.length;
         *to++ = '/';
     }
     PyObject *names = PyUnicode_DecodeUTF8(text, to - text, "strict");
@@ -159,16 +154,14 @@ static PyObject *rows_of(const folder_file *files, size_t count)
 }
 
 /* The names in a folder of some rows, in `files`; 0 if there is no such row. cut: the bytes of each path before its name. */
-static int take_files(const name_column *names, const Py_buffer *rows, int64_t cut, folder_file *files)
+static int take_files(const StringColumn *names, const Py_buffer *rows, int64_t cut, folder_file *files)
 {
     for (Py_ssize_t at = 0; at < rows->len / (Py_ssize_t)sizeof(int64_t); at++) {
-        int64_t row;
-        memcpy(&row, (const char *)rows->buf + at * (Py_ssize_t)sizeof row, sizeof row);
-        int64_t length;
-        const char *name = name_at(names, row, &length);
-        if (name == NULL || cut < 0 || cut > length)
+        const int64_t row = number_at(rows->buf, at);
+        String name;
+        if (!string_at(names, row, &name) || cut < 0 || (size_t)cut > name.length)
             return 0;
-        files[at] = (folder_file){name + cut, (size_t)(length - cut), row};
+        files[at] = (folder_file){{name.bytes + cut, name.length - (size_t)cut}, row};
     }
     return 1;
 }
@@ -213,7 +206,7 @@ static PyObject *images(PyObject *self, PyObject *args)
     PyObject *result = NULL;
     if (!PyArg_ParseTuple(args, "y*y*y*Ly#", &blob, &offsets, &rows, &cut, &wanted, &length))
         return NULL;
-    const name_column names = names_of(&blob, &offsets);
+    const StringColumn names = string_column(blob.buf, blob.len, offsets.buf, offsets.len);
     const size_t count = (size_t)rows.len / sizeof(int64_t);
     folder_file *files = PyMem_Malloc((count + 1) * sizeof *files);
     if (files == NULL)

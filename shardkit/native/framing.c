@@ -117,7 +117,8 @@ PyDoc_STRVAR(
     framer_go_on_doc,
     "go_on(output, position, limit, number, samples_left, labels)\n--\n\n"
     "Go on at byte `position` of a shard of at most `limit` bytes with the sample `number`.\n"
-    "output: what was written of it before. samples_left: how many fit the shard, -1 for any. labels: 1 none, 2 classes, 3 others.");
+    "output: what was written of it before. samples_left: how many fit the shard, -1 for any. labels: 1 none,\n"
+    "2 classes, 3 others.");
 
 static PyObject *framer_go_on(Framer *self, PyObject *args)
 {
@@ -304,7 +305,8 @@ PyDoc_STRVAR(
     "Frames samples. pattern: a tar header without name and size. records: whether as TFRecord. look_first:\n"
     "call `look` for plain JPEGs too. most_label: one more than the largest. describe(name) -> (field, role)\n"
     "or None; encode(field, value) -> bytes; look(bytes) -> (kind, width, height, JPEG, progressive);\n"
-    "store(label) -> (label, fields, classes). names, places: of the classes. keys: a KeySet, or None to number the samples.");
+    "store(label) -> (label, fields, classes). names, places: of the classes. keys: a KeySet, or None to number\n"
+    "the samples.");
 
 static PyMethodDef FRAMER_METHODS[] = {{"add", (PyCFunction)(void (*)(void))framer_add, METH_FASTCALL, framer_add_doc},
                                        {"go_on", (PyCFunction)framer_go_on, METH_VARARGS, framer_go_on_doc},

@@ -31,8 +31,6 @@
 
 enum { COLUMNS = 6 };
 
-enum { PROGRESSIVE = 0xC2 }; /* the marker of a JPEG's frame */
-
 /* Bytes that are written at a time: few calls, and they are still in the cache. */
 enum { FLUSH = 1 << 18 };
 

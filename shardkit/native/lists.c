@@ -12,14 +12,14 @@
 
 typedef struct {
     Py_buffer bytes, offsets;
-    text_column texts;
+    StringColumn texts;
 } given_column;
 
 static int take_column(given_column *column)
 {
-    column->texts = (text_column){column->bytes.buf, column->offsets.buf, column->bytes.len,
-                                  column->offsets.len / (Py_ssize_t)sizeof(int64_t) - 1};
-    if (column->texts.count >= 0)
+    const Py_buffer *offsets = &column->offsets;
+    column->texts = string_column(column->bytes.buf, column->bytes.len, offsets->buf, offsets->len);
+    if (offsets->len >= (Py_ssize_t)sizeof(int64_t))
         return 1;
     PyErr_SetString(PyExc_ValueError, "a column has at least one offset");
     return 0;
@@ -97,7 +97,7 @@ static void free_paths(plain_paths *paths)
     PyMem_Free(paths->name_offsets);
 }
 
-static int make_paths(plain_paths *paths, const text_column *texts, size_t root)
+static int make_paths(plain_paths *paths, const StringColumn *texts, size_t root)
 {
     const size_t room = (size_t)paths_room(texts, root), offsets = ((size_t)texts->count + 1) * sizeof(int64_t);
     paths->real = PyMem_Malloc(room);
@@ -159,8 +159,8 @@ static PyObject *paths(PyObject *self, PyObject *args)
                make_paths(&found, &column.texts, (size_t)root_length)) {
         int done, utf8 = 0;
         Py_BEGIN_ALLOW_THREADS;
-        done =
-            take_paths(&column.texts, (text){root, (size_t)root_length}, wanted, (size_t)wanted_length, secret, &found);
+        done = take_paths(&column.texts, (String){root, (size_t)root_length}, wanted, (size_t)wanted_length, secret,
+                          &found);
         Py_END_ALLOW_THREADS;
         if (done == PATHS_PLAIN)
             utf8 = are_utf8(&found, column.texts.count);
@@ -197,8 +197,8 @@ static PyObject *sizes(PyObject *self, PyObject *args)
         open_folder folder = {.length = 0, .fd = -1};
         Py_BEGIN_ALLOW_THREADS;
         for (Py_ssize_t row = start; row < stop; row++, to += sizeof(int64_t)) {
-            text path;
-            const int64_t size = text_at(&column.texts, row, &path) ? file_size(&folder, path) : -1;
+            String path;
+            const int64_t size = string_at(&column.texts, row, &path) ? file_size(&folder, path) : -1;
             memcpy(to, &size, sizeof size);
         }
         if (folder.fd >= 0)
@@ -215,11 +215,11 @@ PyDoc_STRVAR(order_doc,
              "released.");
 
 /* The files of a column, with labels. 0 for offsets outside the column. */
-static int take_files(const text_column *texts, const int32_t *labels, ordered_file *files)
+static int take_files(const StringColumn *texts, const int32_t *labels, ordered_file *files)
 {
     for (int64_t row = 0; row < texts->count; row++) {
-        text path;
-        if (!text_at(texts, row, &path))
+        String path;
+        if (!string_at(texts, row, &path))
             return 0;
         files[row] = (ordered_file){path, folder_of(path), labels[row], row};
     }

@@ -2,8 +2,9 @@
  * for each file.
  *
  * All give what Python gives (tests compare them): sources/tree/walk.py lists, sources/columns.py takes,
- * sources/keys.py makes keys, and formats/columns.py finds extensions. What is not plain is left to them: entries that are not regular files with a known extension, names that are not UTF-8, and paths whose
- * text or key follows further rules.
+ * sources/keys.py makes keys, and formats/columns.py finds extensions. What is not plain is left to them: entries that
+ * are not regular files with a known extension, names that are not UTF-8, and paths whose text or key follows further
+ * rules.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -69,12 +70,10 @@ static Py_ssize_t taken_offsets(const StringColumn *column, const void *rows, Py
     int64_t end = 0;
     memcpy(to, &end, sizeof end);
     for (Py_ssize_t i = 0; i < count; i++) {
-        const int64_t row = number_at(rows, i);
-        const char *text;
-        Py_ssize_t length;
-        if (row < 0 || row >= column->count || !string_at(column, (Py_ssize_t)row, &text, &length))
+        String text;
+        if (!string_at(column, number_at(rows, i), &text))
             return i;
-        end += length;
+        end += (int64_t)text.length;
         memcpy(to + (i + 1) * (Py_ssize_t)sizeof end, &end, sizeof end);
     }
     return -1;
@@ -84,14 +83,13 @@ static Py_ssize_t taken_offsets(const StringColumn *column, const void *rows, Py
 static void take_each(const StringColumn *column, const void *rows, Py_ssize_t count, char *to, int64_t room)
 {
     for (Py_ssize_t i = 0; i < count; i++) {
-        const char *text = NULL;
-        Py_ssize_t length = 0;
-        if (!string_at(column, (Py_ssize_t)number_at(rows, i), &text, &length) || length > room)
+        String text;
+        if (!string_at(column, number_at(rows, i), &text) || (int64_t)text.length > room)
             return;
-        if (length)
-            memcpy(to, text, (size_t)length);
-        to += length;
-        room -= length;
+        if (text.length)
+            memcpy(to, text.bytes, text.length);
+        to += text.length;
+        room -= (int64_t)text.length;
     }
 }
 
@@ -101,7 +99,7 @@ static PyObject *take(PyObject *self, PyObject *args)
     Py_buffer blob, offsets, rows;
     if (!PyArg_ParseTuple(args, "y*y*y*", &blob, &offsets, &rows))
         return NULL;
-    const StringColumn column = string_column(&blob, &offsets);
+    const StringColumn column = string_column(blob.buf, blob.len, offsets.buf, offsets.len);
     const Py_ssize_t count = rows.len / (Py_ssize_t)sizeof(int64_t);
     PyObject *data = NULL, *result = NULL;
     PyObject *ends = PyBytes_FromStringAndSize(NULL, (count + 1) * (Py_ssize_t)sizeof(int64_t));
@@ -215,11 +213,10 @@ static Py_ssize_t put_keys(const StringColumn *paths, char *keys, char *offsets,
     int64_t end = 0;
     memcpy(offsets, &end, sizeof end);
     for (Py_ssize_t i = 0; i < paths->count; i++) {
-        const char *path = NULL;
-        Py_ssize_t length = 0;
-        if (!string_at(paths, i, &path, &length) || end + length > paths->length)
+        String path;
+        if (!string_at(paths, i, &path) || end + (int64_t)path.length > paths->length)
             return -1;
-        const Py_ssize_t size = length ? put_key(path, length, keys + end) : 0;
+        const Py_ssize_t size = path.length ? put_key(path.bytes, (Py_ssize_t)path.length, keys + end) : 0;
         odd[i] = size < 0;
         end += size < 0 ? 0 : size;
         memcpy(offsets + (i + 1) * (Py_ssize_t)sizeof end, &end, sizeof end);
@@ -233,7 +230,7 @@ static PyObject *keys(PyObject *self, PyObject *args)
     Py_buffer data, offsets;
     if (!PyArg_ParseTuple(args, "y*y*", &data, &offsets))
         return NULL;
-    const StringColumn paths = string_column(&data, &offsets);
+    const StringColumn paths = string_column(data.buf, data.len, offsets.buf, offsets.len);
     char *found = PyMem_Malloc((size_t)paths.length + 1);
     uint8_t *odd = PyMem_Malloc((size_t)paths.count + 1);
     PyObject *ends = PyBytes_FromStringAndSize(NULL, (paths.count + 1) * (Py_ssize_t)sizeof(int64_t));
@@ -272,30 +269,22 @@ PyDoc_STRVAR(
     "What is behind the last dot of each path, the whole path if it has none, as (int32 places as bytes, list\n"
     "of the extensions); None if there are many. offsets: int64. ValueError for offsets outside the paths.");
 
-typedef struct {
-    const char *text;
-    Py_ssize_t length;
-} Extension;
-
 /* The place of each path's extension among those that were found. Returns how many there are; MOST_EXTENSIONS + 1 for
  * too many, -1 if offsets are outside the paths. */
-static int find_extensions(const StringColumn *paths, Extension *found, char *places)
+static int find_extensions(const StringColumn *paths, String *found, char *places)
 {
     int32_t count = 0, place = 0;
     for (Py_ssize_t i = 0; i < paths->count; i++) {
-        const char *path;
-        Py_ssize_t length, dot;
-        if (!string_at(paths, i, &path, &length))
+        String mine;
+        if (!string_at(paths, i, &mine))
             return -1;
-        for (dot = length; dot > 0 && path[dot - 1] != '.'; dot--)
-            ;
-        const Extension mine = {path + dot, length - dot};
-        if (count == 0 || found[place].length != mine.length ||
-            memcmp(found[place].text, mine.text, (size_t)mine.length) != 0)
-            for (place = 0; place < count; place++)
-                if (found[place].length == mine.length &&
-                    memcmp(found[place].text, mine.text, (size_t)mine.length) == 0)
-                    break;
+        size_t dot = mine.length;
+        while (dot > 0 && mine.bytes[dot - 1] != '.')
+            dot--;
+        mine = (String){mine.bytes + dot, mine.length - dot};
+        if (count == 0 || compare_strings(found[place], mine) != 0)
+            for (place = 0; place < count && compare_strings(found[place], mine) != 0; place++)
+                ;
         if (place == count) {
             if (count == MOST_EXTENSIONS)
                 return MOST_EXTENSIONS + 1;
@@ -312,8 +301,8 @@ static PyObject *extensions(PyObject *self, PyObject *args)
     Py_buffer data, offsets;
     if (!PyArg_ParseTuple(args, "y*y*", &data, &offsets))
         return NULL;
-    const StringColumn paths = string_column(&data, &offsets);
-    Extension found[MOST_EXTENSIONS];
+    const StringColumn paths = string_column(data.buf, data.len, offsets.buf, offsets.len);
+    String found[MOST_EXTENSIONS];
     PyObject *places = PyBytes_FromStringAndSize(NULL, paths.count * (Py_ssize_t)sizeof(int32_t));
     PyObject *names = NULL, *result = NULL;
     int count;
@@ -333,7 +322,7 @@ static PyObject *extensions(PyObject *self, PyObject *args)
     }
     names = PyList_New(count);
     for (int i = 0; names != NULL && i < count; i++) {
-        PyObject *name = PyBytes_FromStringAndSize(found[i].text, found[i].length);
+        PyObject *name = PyBytes_FromStringAndSize(found[i].bytes, (Py_ssize_t)found[i].length);
         if (name == NULL || PyList_SetItem(names, i, name) < 0)
             Py_CLEAR(names);
     }

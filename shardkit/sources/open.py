@@ -122,19 +122,18 @@ def _opened(
     lists = _lists(path, listed, options)
     if lists is not None:
         return _Lists(lists, options)
-    if os.path.isdir(path):
-        pass
-    elif ending_of_arrays(path) and not os.path.isdir(path):
+    is_folder = os.path.isdir(path)
+    if not is_folder and ending_of_arrays(path):
         from shardkit.sources.arrays.encoded import Arrays
 
         _require_no_columns(fs_text(path), listed)
         _require_no_fields(fs_text(path), options)
         _require_own_labels(fs_text(path), options)
         return Arrays(path, in_order=not options.shuffle)
-    elif os.path.isfile(path) and (kind := kind_of(path)):
+    if os.path.isfile(path) and (kind := kind_of(path)):
         _require_no_columns(fs_text(path), listed)
         return _Archived(path, kind, options, progress)
-    else:
+    if not is_folder:
         _require_no_dataset(path)
         _require_no_file(path)
     _require_no_columns(fs_text(path), listed)

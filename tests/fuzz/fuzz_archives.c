@@ -77,7 +77,7 @@ static void list(const uint8_t *data, size_t size)
     folder_file *files = malloc((size + 2) * sizeof *files);
     if (offsets == NULL || starts == NULL || files == NULL)
         abort();
-    name_column names = {(const char *)data, offsets, (int64_t)size, 0};
+    StringColumn names = {(const char *)data, offsets, (int64_t)size, 0};
     offsets[0] = 0;
     for (size_t at = 0; at < size; at++)
         if (data[at] == '\n')
@@ -87,11 +87,10 @@ static void list(const uint8_t *data, size_t size)
     if (folders < 1 || folders > names.count)
         abort();
     for (int64_t row = 0; row < names.count; row++) {
-        int64_t length;
-        const char *name = name_at(&names, row, &length);
-        if (name == NULL)
+        String name;
+        if (!string_at(&names, row, &name))
             abort();
-        files[row] = (folder_file){name, (size_t)length, row};
+        files[row] = (folder_file){name, row};
     }
     if (sort_images(files, (size_t)names.count, wanted, sizeof wanted) > names.count)
         abort();

@@ -90,11 +90,11 @@ static void name(const uint8_t *data, size_t size)
     int64_t offsets[COUNT + 1] = {0, size ? data[0] : 0, size > 1 ? data[size - 1] - 2 : 0, (int64_t)size};
     char *text = malloc(size + 1), *keys = malloc(size + 1), ends[sizeof offsets], places[COUNT * sizeof(int32_t)];
     uint8_t odd[COUNT];
-    Extension found[MOST_EXTENSIONS];
+    String found[MOST_EXTENSIONS];
     if (text == NULL || keys == NULL)
         abort();
     memcpy(text, data, size);
-    const StringColumn column = {text, (const char *)offsets, (int64_t)size, COUNT};
+    const StringColumn column = {text, offsets, (int64_t)size, COUNT};
     const int64_t rows[] = {2, size ? data[0] % 5 - 1 : 0};
     const Py_ssize_t missing = taken_offsets(&column, rows, 2, ends);
     if (missing < 0) {

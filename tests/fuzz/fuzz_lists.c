@@ -24,7 +24,7 @@ static int within(const int64_t *offsets, int64_t count, int64_t length)
     return offsets[0] == 0 && offsets[count] <= length;
 }
 
-static void check_paths(const text_column *column, text root, const char *wanted, size_t wanted_length)
+static void check_paths(const StringColumn *column, String root, const char *wanted, size_t wanted_length)
 {
     const size_t bytes = (size_t)paths_room(column, root.length), rows = ((size_t)column->count + 1) * sizeof(int64_t);
     plain_paths found = {room(bytes), room(bytes), room(rows), room(rows), 0, 0};
@@ -32,14 +32,14 @@ static void check_paths(const text_column *column, text root, const char *wanted
         if (!within(found.real_offsets, column->count, (int64_t)bytes) ||
             !within(found.name_offsets, column->count, (int64_t)bytes))
             abort();
-        const text_column names = {found.names, found.name_offsets, (int64_t)bytes, column->count},
-                          real = {found.real, found.real_offsets, (int64_t)bytes, column->count};
+        const StringColumn names = {found.names, found.name_offsets, (int64_t)bytes, column->count},
+                           real = {found.real, found.real_offsets, (int64_t)bytes, column->count};
         if (are_distinct(&names, SECRET) != 1 || are_distinct(&real, SECRET) != 1)
             abort();
         open_folder folder = {.length = 0, .fd = -1};
         for (int64_t row = 0; row < column->count; row++) {
-            text path;
-            if (!text_at(&real, row, &path) || file_size(&folder, path) > 0)
+            String path;
+            if (!string_at(&real, row, &path) || file_size(&folder, path) > 0)
                 abort();
         }
         if (folder.fd >= 0)
@@ -51,7 +51,7 @@ static void check_paths(const text_column *column, text root, const char *wanted
     free(found.name_offsets);
 }
 
-static void check_numbers(const text_column *column, int stop)
+static void check_numbers(const StringColumn *column, int stop)
 {
     int32_t *codes = room((size_t)column->count * sizeof *codes);
     int64_t *firsts = room(CODES_MOST * sizeof *firsts);
@@ -67,12 +67,12 @@ static void check_numbers(const text_column *column, int stop)
     free(firsts);
 }
 
-static void check_order(const text_column *column)
+static void check_order(const StringColumn *column)
 {
     ordered_file *files = room((size_t)column->count * sizeof *files);
     for (int64_t row = 0; row < column->count; row++) {
-        text path;
-        if (!text_at(column, row, &path))
+        String path;
+        if (!string_at(column, row, &path))
             abort();
         files[row] = (ordered_file){path, folder_of(path), (int32_t)(path.length % 3), row};
     }
@@ -93,7 +93,7 @@ static void check_offsets(const uint8_t *data, size_t size)
     memcpy(offsets, data, count * sizeof *offsets);
     for (size_t at = 0; at < count; at++)
         offsets[at] = offsets[at] % (int64_t)(size + 2) - (offsets[at] % 5 == 0);
-    const text_column column = {(const char *)data, offsets, (int64_t)size, (int64_t)count - 1};
+    const StringColumn column = {(const char *)data, offsets, (int64_t)size, (int64_t)count - 1};
     are_distinct(&column, SECRET);
     free(offsets);
 }
@@ -110,13 +110,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     wanted[wanted_length] = 0;
     memcpy(texts, data + size - rest, rest);
     int64_t *offsets = room((rest + 2) * sizeof *offsets);
-    text_column column = {texts, offsets, (int64_t)rest, 0};
+    StringColumn column = {texts, offsets, (int64_t)rest, 0};
     offsets[0] = 0;
     for (size_t at = 0; at < rest; at++)
         if (texts[at] == '\n')
             offsets[++column.count] = (int64_t)at;
     offsets[++column.count] = (int64_t)rest;
-    check_paths(&column, (text){root, root_length + 1}, wanted, wanted_length + 1);
+    check_paths(&column, (String){root, root_length + 1}, wanted, wanted_length + 1);
     check_numbers(&column, data[0] & 1 ? '/' : -1);
     check_order(&column);
     check_offsets(data, size);

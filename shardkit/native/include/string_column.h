@@ -1,41 +1,63 @@
 /* Columns as buffers: n byte strings as their bytes and n + 1 offsets, and n numbers, as formats/columns.py describes
- * them. Buffers need not be aligned. Included by tree.c and gather.c. */
+ * them. Buffers need not be aligned. Knows no Python. */
 #ifndef SHARDKIT_STRING_COLUMN_H
 #define SHARDKIT_STRING_COLUMN_H
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
 typedef struct {
-    const char *data, *offsets;
-    int64_t length; /* of data */
-    Py_ssize_t count;
+    const char *bytes;
+    size_t length;
+} String;
+
+/* String i is bytes offsets[i] to offsets[i + 1] of `length` bytes. */
+typedef struct {
+    const char *bytes;
+    const void *offsets; /* int64_t */
+    int64_t length, count;
 } StringColumn;
 
-static inline int64_t number_at(const void *numbers, Py_ssize_t at)
+static inline int64_t number_at(const void *numbers, int64_t at)
 {
     int64_t number;
-    memcpy(&number, (const char *)numbers + at * (Py_ssize_t)sizeof number, sizeof number);
+    memcpy(&number, (const char *)numbers + at * (int64_t)sizeof number, sizeof number);
     return number;
 }
 
-static inline StringColumn string_column(const Py_buffer *data, const Py_buffer *offsets)
+/* The column in two buffers. length, offsets_length: their bytes. */
+static inline StringColumn string_column(const void *bytes, int64_t length, const void *offsets, int64_t offsets_length)
 {
-    const Py_ssize_t count = offsets->len / (Py_ssize_t)sizeof(int64_t) - 1;
-    return (StringColumn){data->buf, offsets->buf, data->len, count < 0 ? 0 : count};
+    const int64_t count = offsets_length / (int64_t)sizeof(int64_t) - 1;
+    return (StringColumn){bytes, offsets, length, count < 0 ? 0 : count};
 }
 
-/* String `at`, which must be 0 … count - 1. 0 if its offsets are outside the data. */
-static inline int string_at(const StringColumn *column, Py_ssize_t at, const char **text, Py_ssize_t *length)
+/* The string of a row. 0 if there is none, or its offsets are outside the bytes. */
+static inline int string_at(const StringColumn *column, int64_t row, String *found)
 {
-    const int64_t start = number_at(column->offsets, at), end = number_at(column->offsets, at + 1);
-    if (start < 0 || end < start || end > column->length)
+    if (row < 0 || row >= column->count)
         return 0;
-    *text = column->data + start;
-    *length = (Py_ssize_t)(end - start);
+    const int64_t begin = number_at(column->offsets, row), end = number_at(column->offsets, row + 1);
+    if (begin < 0 || end < begin || end > column->length)
+        return 0;
+    *found = (String){column->bytes + begin, (size_t)(end - begin)};
     return 1;
+}
+
+static inline int compare_strings(String left, String right)
+{
+    const int order = memcmp(left.bytes, right.bytes, left.length < right.length ? left.length : right.length);
+    return order ? order : (left.length > right.length) - (left.length < right.length);
+}
+
+/* The length of a path's folder, without the slash behind it. */
+static inline size_t folder_of(String path)
+{
+    size_t length = path.length;
+    while (length && path.bytes[length - 1] != '/')
+        length--;
+    return length ? length - 1 : 0;
 }
 
 #endif

@@ -67,13 +67,10 @@ def plain_paths(texts: PathColumn, root: str, extensions: Collection[str]) -> Pl
         return _plain_paths(texts, root, extensions)
     below = os.fsencode(os.path.join(root, ""))
     found = native.paths(texts.blob, texts.offsets, below, joined_extensions(extensions), SECRET)
-    return (
-        None
-        if found is None
-        else PlainPaths(
-            PathColumn.of_strings(Strings(*found[:2])), PathColumn.of_strings(Strings(*found[2:4])), found[4]
-        )
-    )
+    if found is None:
+        return None
+    real, names = (PathColumn.of_strings(Strings(*found[at : at + 2])) for at in (0, 2))
+    return PlainPaths(real, names, found[4])
 
 
 def _plain_paths(column: PathColumn, root: str, extensions: Collection[str]) -> PlainPaths | None:

@@ -75,8 +75,8 @@ def open_list(
     place = fs_text(path)
     wanted = (options.path_column,) if options.path_column else PATH_COLUMNS
     texts = wanted + (() if options.label_separator is None else (options.label_column or "", *LABEL_COLUMNS))
-    labels_in = LABEL_COLUMNS if options.label_column is None else (options.label_column,)
-    table = read_table(path, text_columns=texts, csv_texts=labels_in, csv_columns=tuple(columns), references=True)
+    label_columns = LABEL_COLUMNS if options.label_column is None else (options.label_column,)
+    table = read_table(path, text_columns=texts, csv_texts=label_columns, csv_columns=tuple(columns), references=True)
     root = os.path.dirname(os.path.abspath(path)) if options.root is None else os.path.abspath(options.root)
     _require_header(table.column_names, place, root)
     all_text = not path.lower().endswith(".parquet") and not is_json(path)

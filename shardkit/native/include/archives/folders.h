@@ -6,77 +6,46 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Names one behind the other: name i is bytes offsets[i] to offsets[i + 1] of `length` bytes. */
-typedef struct {
-    const char *bytes;
-    const int64_t *offsets;
-    int64_t length, count;
-} name_column;
-
-/* The name of a row, and its length; NULL if there is none. */
-static const char *name_at(const name_column *names, int64_t row, int64_t *length)
-{
-    if (row < 0 || row >= names->count)
-        return NULL;
-    const int64_t begin = names->offsets[row], end = names->offsets[row + 1];
-    if (begin < 0 || end < begin || end > names->length)
-        return NULL;
-    *length = end - begin;
-    return names->bytes + begin;
-}
-
-/* The length of a name's folder, without the slash behind it. */
-static size_t folder_length(const char *name, size_t length)
-{
-    while (length && name[length - 1] != '/')
-        length--;
-    return length ? length - 1 : 0;
-}
+#include "../string_column.h"
 
 /* The rows where another folder begins than that of the row before, in `starts`, which has room for all rows. Returns how
  * many; -1 for offsets outside the column. */
-static int64_t folder_starts(const name_column *names, int64_t *starts)
+static int64_t folder_starts(const StringColumn *names, int64_t *starts)
 {
-    const char *before = NULL;
-    int64_t count = 0, length;
-    size_t held = 0;
+    String folder, before = {NULL, 0};
+    int64_t count = 0;
     for (int64_t row = 0; row < names->count; row++) {
-        const char *name = name_at(names, row, &length);
-        if (name == NULL)
+        if (!string_at(names, row, &folder))
             return -1;
-        const size_t folder = folder_length(name, (size_t)length);
-        if (before == NULL || folder != held || memcmp(name, before, folder) != 0)
+        folder.length = folder_of(folder);
+        if (before.bytes == NULL || compare_strings(folder, before) != 0)
             starts[count++] = row;
-        before = name;
-        held = folder;
+        before = folder;
     }
     return count;
 }
 
 /* A name in its folder, and its row. */
 typedef struct {
-    const char *name;
-    size_t length;
+    String name;
     int64_t row;
 } folder_file;
 
 static int by_folder_file(const void *left, const void *right)
 {
-    const folder_file *a = left, *b = right;
-    const int order = memcmp(a->name, b->name, a->length < b->length ? a->length : b->length);
-    return order ? order : (a->length > b->length) - (a->length < b->length);
+    return compare_strings(((const folder_file *)left)->name, ((const folder_file *)right)->name);
 }
 
 /* Whether a name has one of the extensions, which are each followed by a NUL. */
-static int has_extension(const folder_file *file, const char *wanted, size_t wanted_length)
+static int has_extension(String name, const char *wanted, size_t wanted_length)
 {
-    size_t stem = file->length;
-    while (stem && file->name[stem - 1] != '.')
+    size_t stem = name.length;
+    while (stem && name.bytes[stem - 1] != '.')
         stem--;
-    if (stem <= 1 || file->name[0] == '.')
+    if (stem <= 1 || name.bytes[0] == '.')
         return 0;
-    const char *extension = file->name + stem;
-    const size_t length = file->length - stem;
+    const char *extension = name.bytes + stem;
+    const size_t length = name.length - stem;
     for (size_t at = 0; at < wanted_length;) {
         const size_t one = strlen(wanted + at);
         if (one == length && memcmp(wanted + at, extension, length) == 0)
@@ -91,7 +60,7 @@ static int64_t sort_images(folder_file *files, size_t count, const char *wanted,
 {
     size_t images = 0;
     for (size_t at = 0; at < count; at++)
-        if (has_extension(files + at, wanted, wanted_length)) {
+        if (has_extension(files[at].name, wanted, wanted_length)) {
             const folder_file image = files[at];
             files[at] = files[images];
             files[images++] = image;

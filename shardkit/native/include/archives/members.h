@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../grow.h"
+
 /* Columns of a member: bytes unpacked, offset, bytes as stored, method of a zip, CRC-32 or -1. */
 enum { MEMBER_COLUMNS = 5 };
 
@@ -19,7 +21,7 @@ typedef struct {
     char *names;
     int32_t *lengths;
     int64_t *numbers;
-    size_t used, room, count, most;
+    size_t used, count, room[3]; /* of each of them */
 } member_columns;
 
 static void members_free(member_columns *columns)
@@ -30,35 +32,13 @@ static void members_free(member_columns *columns)
     memset(columns, 0, sizeof *columns);
 }
 
-static int members_grow(member_columns *columns, size_t length)
-{
-    if (length > columns->room - columns->used) {
-        const size_t room = 2 * columns->room + length + 4096;
-        char *names = realloc(columns->names, room);
-        if (names == NULL)
-            return 0;
-        columns->names = names;
-        columns->room = room;
-    }
-    if (columns->count == columns->most) {
-        const size_t most = 2 * columns->most + 64;
-        int32_t *lengths = realloc(columns->lengths, most * sizeof *lengths);
-        if (lengths == NULL)
-            return 0;
-        columns->lengths = lengths;
-        int64_t *numbers = realloc(columns->numbers, most * MEMBER_COLUMNS * sizeof *numbers);
-        if (numbers == NULL)
-            return 0;
-        columns->numbers = numbers;
-        columns->most = most;
-    }
-    return 1;
-}
-
 /* Add a member. 0 if there is no memory. */
 static int members_add(member_columns *columns, const char *name, size_t length, const int64_t *numbers)
 {
-    if (!members_grow(columns, length))
+    size_t *room = columns->room;
+    if (!grow((void **)&columns->names, room, columns->used + length, 1) ||
+        !grow((void **)&columns->lengths, room + 1, columns->count + 1, sizeof *columns->lengths) ||
+        !grow((void **)&columns->numbers, room + 2, columns->count + 1, MEMBER_COLUMNS * sizeof *columns->numbers))
         return 0;
     memcpy(columns->names + columns->used, name, length);
     columns->used += length;

@@ -33,7 +33,8 @@ static int take_strings(PyObject *pair, Columns *columns, int which)
             PyErr_SetString(PyExc_TypeError, "strings are a tuple of their bytes and offsets");
         return 0;
     }
-    columns->strings[which] = string_column(&columns->data[which], &columns->offsets[which]);
+    const Py_buffer *data = &columns->data[which], *offsets = &columns->offsets[which];
+    columns->strings[which] = string_column(data->buf, data->len, offsets->buf, offsets->len);
     return 1;
 }
 
@@ -51,12 +52,12 @@ static void release_columns(Columns *columns)
 /* The files that all columns have. */
 static Py_ssize_t files_in(const Columns *columns, int records)
 {
-    const Py_ssize_t counts[] = {columns->strings[PATHS].count,
-                                 columns->strings[KEYS].count,
+    const Py_ssize_t counts[] = {(Py_ssize_t)columns->strings[PATHS].count,
+                                 (Py_ssize_t)columns->strings[KEYS].count,
                                  columns->labels.len / (Py_ssize_t)sizeof(int64_t),
                                  columns->sizes.len / (Py_ssize_t)sizeof(int64_t),
                                  columns->places.len / (Py_ssize_t)sizeof(int32_t),
-                                 records ? columns->strings[NAMES].count : PY_SSIZE_T_MAX};
+                                 records ? (Py_ssize_t)columns->strings[NAMES].count : PY_SSIZE_T_MAX};
     Py_ssize_t least = PY_SSIZE_T_MAX;
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
         least = counts[i] < least ? counts[i] : least;
@@ -88,26 +89,33 @@ static int take_file(const Columns *columns, const Field *fields, Py_ssize_t fie
                      File *file)
 {
     int32_t place;
+    String path, key, name, text = {"", 0};
     memcpy(&place, (const char *)columns->places.buf + at * (Py_ssize_t)sizeof place, sizeof place);
     const int64_t size = number_at(columns->sizes.buf, at);
     file->label = number_at(columns->labels.buf, at);
     if (place < 0 || place >= field_count || size < 0 || file->label < 0 ||
-        !string_at(&columns->strings[PATHS], at, &file->path, &file->path_length) ||
-        !string_at(&columns->strings[KEYS], at, &file->key, &file->key_length))
+        !string_at(&columns->strings[PATHS], at, &path) || !string_at(&columns->strings[KEYS], at, &key))
         return 0;
-    for (; file->path_length && *file->path == '/'; file->path++, file->path_length--) /* of one below the root "/" */
+    for (; path.length && *path.bytes == '/'; path.bytes++, path.length--) /* of one below the root "/" */
         ;
+    file->path = path.bytes;
+    file->path_length = (Py_ssize_t)path.length;
+    file->key = key.bytes;
+    file->key_length = (Py_ssize_t)key.length;
     file->field = fields[place].name;
     file->field_length = fields[place].length;
     file->size = size < PY_SSIZE_T_MAX ? (Py_ssize_t)size : PY_SSIZE_T_MAX;
     if (!records)
         return 1;
-    if (file->label >= columns->strings[TEXTS].count) {
-        file->text = "";
-        return string_at(&columns->strings[NAMES], at, &file->name, &file->name_length);
-    }
-    return string_at(&columns->strings[NAMES], at, &file->name, &file->name_length) &&
-           string_at(&columns->strings[TEXTS], (Py_ssize_t)file->label, &file->text, &file->text_length);
+    const StringColumn *texts = &columns->strings[TEXTS];
+    if (!string_at(&columns->strings[NAMES], at, &name) ||
+        (file->label < texts->count && !string_at(texts, file->label, &text)))
+        return 0;
+    file->name = name.bytes;
+    file->name_length = (Py_ssize_t)name.length;
+    file->text = text.bytes;
+    file->text_length = (Py_ssize_t)text.length;
+    return 1;
 }
 
 /* The files start … stop - 1; NULL with an exception. */

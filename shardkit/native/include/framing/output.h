@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "../crc32c.h"
+#include "../grow.h"
 
 /* BLOCK_BYTES: a block is given away with this many, so that the first bytes reach the disk soon and few calls are
  * needed. BLOCKS: what waits, about their product, lets the caller go on while the disk is busy. */
@@ -57,20 +58,6 @@ typedef struct {
     uint32_t crc;
     int64_t length; /* of the file */
 } output;
-
-/* Room for one more of `each` bytes at `wanted`. 0: no memory. */
-static int grow(void **memory, size_t *room, size_t wanted, size_t each)
-{
-    if (wanted <= *room)
-        return 1;
-    size_t more = *room * 2 > wanted ? *room * 2 : wanted;
-    void *grown = realloc(*memory, more * each);
-    if (grown == NULL)
-        return 0;
-    *memory = grown;
-    *room = more;
-    return 1;
-}
 
 /* Write everything. Returns 0 or errno. */
 static int write_whole(int fd, struct iovec *pieces, size_t count)

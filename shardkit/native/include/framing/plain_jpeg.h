@@ -9,6 +9,8 @@
 #include <stdint.h>
 #include <string.h>
 
+enum { PROGRESSIVE = 0xC2 }; /* the marker of a frame */
+
 /* As images/jpeg.check_scans. */
 static int few_scans(const uint8_t *at, const uint8_t *end, int max_scans)
 {
@@ -22,9 +24,9 @@ static int few_scans(const uint8_t *at, const uint8_t *end, int max_scans)
 static int plain_frame(const uint8_t *data, ptrdiff_t length, ptrdiff_t at, int max_scans)
 {
     const int components = data[at + 9];
-    if (data[at + 1] == 0xC2 && !few_scans(data + at, data + length, max_scans))
+    if (data[at + 1] == PROGRESSIVE && !few_scans(data + at, data + length, max_scans))
         return 0;
-    if (data[at + 1] > 0xC2 || data[at + 4] != 8 || (components != 1 && components != 3))
+    if (data[at + 1] > PROGRESSIVE || data[at + 4] != 8 || (components != 1 && components != 3))
         return 0;
     if ((data[at + 2] << 8 | data[at + 3]) != 8 + 3 * components || at + 10 + 3 * components > length)
         return 0;

@@ -375,7 +375,7 @@ static int take_image(Framer *self, job *now)
                                                     self->max_scans, &now->width, &now->height);
     if (marker) {
         now->jpeg = 1;
-        now->progressive = marker == 0xC2;
+        now->progressive = marker == PROGRESSIVE;
         return 1;
     }
     PyObject *found = PyObject_CallFunctionObjArgs(self->look, now->data[now->image], NULL);

@@ -12,7 +12,7 @@ enum { PATH_ROOM = 4096, EXTENSION_ROOM = 32 };
 
 /* Whether a path's last part has a stem, and an extension that is one of those wanted (lower case, each followed by a
  * NUL). Extensions that are not ASCII are left to Python. */
-static int has_wanted(text path, const char *wanted, size_t wanted_length)
+static int has_wanted(String path, const char *wanted, size_t wanted_length)
 {
     char extension[EXTENSION_ROOM];
     size_t stem = path.length;
@@ -34,7 +34,7 @@ static int has_wanted(text path, const char *wanted, size_t wanted_length)
 
 /* Whether a path names a file without further rules: no part of it is empty, hidden, `.` or `..`, and it has neither
  * backslash nor NUL. Python looks at all others. */
-static int is_plain_path(text path)
+static int is_plain_path(String path)
 {
     char before = '/';
     for (size_t at = 0; at < path.length; at++) {
@@ -55,7 +55,7 @@ typedef struct {
 } plain_paths;
 
 /* The most bytes that the paths of a column may take with the root before them. */
-static int64_t paths_room(const text_column *column, size_t root)
+static int64_t paths_room(const StringColumn *column, size_t root)
 {
     return column->length + column->count * (int64_t)root + 1;
 }
@@ -64,7 +64,7 @@ enum { PATHS_PLAIN = 1, PATHS_ODD = 0 };
 
 /* Take the paths of a column, relative to a root that ends with a slash. Returns PATHS_PLAIN, PATHS_ODD if Python should
  * look at them, or TEXTS_*. */
-static int take_paths(const text_column *column, text root, const char *wanted, size_t wanted_length,
+static int take_paths(const StringColumn *column, String root, const char *wanted, size_t wanted_length,
                       const uint64_t secret[2], plain_paths *found)
 {
     key_set known = {{secret[0], secret[1]}, NULL, 0, 0};
@@ -73,13 +73,13 @@ static int take_paths(const text_column *column, text root, const char *wanted, 
     found->inside = found->ascii = 1;
     found->real_offsets[0] = found->name_offsets[0] = 0;
     for (int64_t row = 0; result == PATHS_PLAIN && row < column->count; row++) {
-        text path;
-        if (!text_at(column, row, &path)) {
+        String path;
+        if (!string_at(column, row, &path)) {
             result = TEXTS_OUTSIDE;
             break;
         }
         if (path.length > 2 && memcmp(path.bytes, "./", 2) == 0 && path.bytes[2] != '/')
-            path = (text){path.bytes + 2, path.length - 2};
+            path = (String){path.bytes + 2, path.length - 2};
         if (!is_plain_path(path) || !has_wanted(path, wanted, wanted_length)) {
             result = PATHS_ODD;
             break;
@@ -94,7 +94,7 @@ static int take_paths(const text_column *column, text root, const char *wanted, 
         memcpy(found->real + real, path.bytes, path.length);
         real += (int64_t)path.length;
         memcpy(found->names + names, path.bytes + cut, path.length - cut);
-        const mark name = mark_of_text(secret, (text){found->names + names, path.length - cut});
+        const mark name = mark_of_text(secret, (String){found->names + names, path.length - cut});
         names += (int64_t)(path.length - cut);
         found->real_offsets[row + 1] = real;
         found->name_offsets[row + 1] = names;
@@ -121,7 +121,7 @@ typedef struct {
 
 /* The bytes of a regular file, or of what a link leads to; -1 for anything else. Files that follow each other are mostly in
  * one folder. */
-static int64_t file_size(open_folder *folder, text path)
+static int64_t file_size(open_folder *folder, String path)
 {
     struct stat status;
     const size_t length = folder_of(path);

@@ -7,49 +7,11 @@
 #include <string.h>
 
 #include "../framing/key_set.h"
+#include "../string_column.h"
 
-/* Texts one behind the other: text i is bytes offsets[i] to offsets[i + 1] of `length` bytes. */
-typedef struct {
-    const char *bytes;
-    const int64_t *offsets;
-    int64_t length, count;
-} text_column;
-
-typedef struct {
-    const char *bytes;
-    size_t length;
-} text;
-
-/* The text of a row. 0 if there is none. */
-static int text_at(const text_column *column, int64_t row, text *found)
-{
-    if (row < 0 || row >= column->count)
-        return 0;
-    const int64_t begin = column->offsets[row], end = column->offsets[row + 1];
-    if (begin < 0 || end < begin || end > column->length)
-        return 0;
-    *found = (text){column->bytes + begin, (size_t)(end - begin)};
-    return 1;
-}
-
-static mark mark_of_text(const uint64_t secret[2], text wanted)
+static mark mark_of_text(const uint64_t secret[2], String wanted)
 {
     return siphash(secret, (const uint8_t *)wanted.bytes, wanted.length);
-}
-
-static int compare_texts(text left, text right)
-{
-    const int order = memcmp(left.bytes, right.bytes, left.length < right.length ? left.length : right.length);
-    return order ? order : (left.length > right.length) - (left.length < right.length);
-}
-
-/* The length of a path's folder, without the slash behind it. */
-static size_t folder_of(text path)
-{
-    size_t length = path.length;
-    while (length && path.bytes[length - 1] != '/')
-        length--;
-    return length ? length - 1 : 0;
 }
 
 enum { CODES_MOST = 1 << 16, CODES_ROOM = 1 << 17 };
@@ -59,7 +21,7 @@ enum { TEXTS_OUTSIDE = -1, TEXTS_NO_MEMORY = -2, TEXTS_MANY = -3 };
 /* Number the distinct texts of a column in the order in which they come; of each text only what is before the byte `stop`,
  * or all of it for a negative one. codes: the number of each row. firsts: the first row of each number, with room for
  * CODES_MOST. Returns how many there are, or TEXTS_*. */
-static int64_t number_texts(const text_column *column, const uint64_t secret[2], int stop, int32_t *codes,
+static int64_t number_texts(const StringColumn *column, const uint64_t secret[2], int stop, int32_t *codes,
                             int64_t *firsts)
 {
     int64_t count = 0;
@@ -68,8 +30,8 @@ static int64_t number_texts(const text_column *column, const uint64_t secret[2],
     if (marks == NULL || numbers == NULL)
         count = TEXTS_NO_MEMORY;
     for (int64_t row = 0; count >= 0 && row < column->count; row++) {
-        text wanted;
-        if (!text_at(column, row, &wanted)) {
+        String wanted;
+        if (!string_at(column, row, &wanted)) {
             count = TEXTS_OUTSIDE;
             break;
         }
@@ -95,13 +57,13 @@ static int64_t number_texts(const text_column *column, const uint64_t secret[2],
 }
 
 /* Whether all texts of a column are distinct: 1 or 0, or TEXTS_*. */
-static int are_distinct(const text_column *column, const uint64_t secret[2])
+static int are_distinct(const StringColumn *column, const uint64_t secret[2])
 {
     key_set known = {{secret[0], secret[1]}, NULL, 0, 0};
     int result = 1;
     for (int64_t row = 0; result == 1 && row < column->count; row++) {
-        text wanted;
-        if (!text_at(column, row, &wanted)) {
+        String wanted;
+        if (!string_at(column, row, &wanted)) {
             result = TEXTS_OUTSIDE;
             break;
         }
@@ -119,7 +81,7 @@ static int are_distinct(const text_column *column, const uint64_t secret[2])
 
 /* A file in the order of a scan: by label, folder and name. */
 typedef struct {
-    text path;
+    String path;
     size_t folder;
     int32_t label;
     int64_t row;
@@ -130,11 +92,11 @@ static int compare_files(const void *left, const void *right)
     const ordered_file *a = left, *b = right;
     if (a->label != b->label)
         return a->label < b->label ? -1 : 1;
-    const int folder = compare_texts((text){a->path.bytes, a->folder}, (text){b->path.bytes, b->folder});
+    const int folder = compare_strings((String){a->path.bytes, a->folder}, (String){b->path.bytes, b->folder});
     if (folder)
         return folder;
-    const int name = compare_texts((text){a->path.bytes + a->folder, a->path.length - a->folder},
-                                   (text){b->path.bytes + b->folder, b->path.length - b->folder});
+    const int name = compare_strings((String){a->path.bytes + a->folder, a->path.length - a->folder},
+                                     (String){b->path.bytes + b->folder, b->path.length - b->folder});
     return name ? name : (a->row > b->row) - (a->row < b->row);
 }
 

@@ -50,24 +50,11 @@ typedef struct {
     ReadFiles files; /* of the thread until `running` is 0 */
 } Ahead;
 
-static int ahead_grow(void **memory, size_t *most, size_t wanted, size_t each)
-{
-    if (wanted <= *most)
-        return 1;
-    const size_t more = 2 * wanted + 64;
-    void *grown = realloc(*memory, more * each);
-    if (grown == NULL)
-        return 0;
-    *memory = grown;
-    *most = more;
-    return 1;
-}
-
 /* ---- folders; the lock is held ---- */
 
 static ahead_folder *ahead_add_folder(Ahead *self, const char *path, int depth, folder_state state)
 {
-    if (!ahead_grow((void **)&self->folders, &self->most, self->count + 1, sizeof *self->folders))
+    if (!grow((void **)&self->folders, &self->most, self->count + 1, sizeof *self->folders))
         return NULL;
     ahead_folder *folder = calloc(1, sizeof *folder);
     if (folder == NULL || (folder->path = strdup(path)) == NULL) {

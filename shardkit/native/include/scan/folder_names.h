@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "../grow.h"
+
 enum { NAME_OTHER = -1, NAME_NO_FOLDER = -2 };
 
 /* A name in `Names.text`, and the size of its file; negative for an entry that is left to Python. */
@@ -36,22 +38,9 @@ static void free_names(Names *names)
 static int add_name(Names *found, const char *name, int64_t size)
 {
     const size_t length = strlen(name) + 1;
-    if (found->used + length > found->room) {
-        const size_t room = 2 * (found->room + length);
-        char *text = realloc(found->text, room);
-        if (text == NULL)
-            return 0;
-        found->text = text;
-        found->room = room;
-    }
-    if (found->count == found->most) {
-        const size_t most = 2 * found->most + 64;
-        Name *names = realloc(found->names, most * sizeof *names);
-        if (names == NULL)
-            return 0;
-        found->names = names;
-        found->most = most;
-    }
+    if (!grow((void **)&found->text, &found->room, found->used + length, 1) ||
+        !grow((void **)&found->names, &found->most, found->count + 1, sizeof *found->names))
+        return 0;
     memcpy(found->text + found->used, name, length);
     found->names[found->count++] = (Name){found->used, size};
     found->used += length;
@@ -126,7 +115,8 @@ static int sort_names(Names *found)
 /* Finds the size of a file in a folder; NAME_OTHER to leave it to Python. */
 typedef int64_t (*size_finder)(void *context, int folder, const char *name);
 
-/* List the folder of a descriptor, with the sizes of images, in the order of their bytes. Returns 0, or the number of an error. */
+/* List the folder of a descriptor, with the sizes of images, in the order of their bytes. Returns 0, or the number of an
+ * error. */
 static int list_names(int fd, Extensions wanted, size_finder size_of, void *context, Names *found)
 {
     int own = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
